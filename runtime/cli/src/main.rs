@@ -1,0 +1,2 @@
+//! The firebox binary.
+fn main() {}
