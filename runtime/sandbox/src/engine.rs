@@ -1,0 +1,113 @@
+//! The sandbox itself: wasmtime's engine with its pool, the clock, and the
+//! linker with all that a guest can import.
+
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+
+use crate::bindings::Function;
+use crate::epoch::Clock;
+use crate::state::{Grants, State};
+use crate::{Pooling, SandboxConfig, SandboxError};
+
+/// Stack of a guest, beside the one in its linear memory.
+const WASM_STACK: usize = 1 << 20;
+/// Stack of a fiber: the guest's, and room for host calls on top of it.
+const FIBER_STACK: usize = 2 << 20;
+/// A component made of one Rust crate has 1 memory, 1 table, and a handful of core instances.
+const MEMORIES: u32 = 2;
+const TABLES: u32 = 4;
+const CORE_INSTANCES: u32 = 16;
+
+/// Compiles, links and runs components. Cloning it is cheap; the clock thread
+/// ends with the last clone and the last [`Component`](crate::Component).
+#[derive(Clone)]
+pub struct Sandbox {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) config: SandboxConfig,
+    _clock: Clock,
+}
+
+impl Sandbox {
+    /// Sets aside the pool and starts the clock.
+    ///
+    /// # Errors
+    /// Where the system refuses the address space ([`Pooling::Required`]) or the thread.
+    pub fn new(config: &SandboxConfig) -> Result<Self, SandboxError> {
+        let fault = |error: wasmtime::Error| SandboxError::Engine {
+            reason: format!("{error:#}"),
+        };
+        let engine = match config.pooling {
+            Pooling::Off => Engine::new(&engine_config(None)),
+            Pooling::Required => Engine::new(&engine_config(Some(config))),
+            Pooling::Preferred => Engine::new(&engine_config(Some(config))).or_else(|error| {
+                tracing::warn!("no pool of {} instances: {error:#}", config.instances);
+                Engine::new(&engine_config(None))
+            }),
+        };
+        let engine = engine.map_err(fault)?;
+        let clock = Clock::start(&engine, config.tick).map_err(SandboxError::Clock)?;
+        let linker = linker(&engine).map_err(fault)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                linker,
+                config: config.clone(),
+                _clock: clock,
+            }),
+        })
+    }
+}
+
+fn engine_config(pool: Option<&SandboxConfig>) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK)
+        .concurrency_support(false)
+        .memory_init_cow(true);
+    if let Some(settings) = pool {
+        let count = settings.instances;
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(count)
+            .total_stacks(count)
+            .total_core_instances(count.saturating_mul(CORE_INSTANCES))
+            .total_memories(count.saturating_mul(MEMORIES))
+            .total_tables(count.saturating_mul(TABLES))
+            .max_memory_size(settings.memory)
+            .linear_memory_keep_resident(settings.keep_resident)
+            .max_unused_warm_slots(count.min(64));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    Function::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+impl Inner {
+    /// A store for one instance: capped, and yielding at each epoch.
+    pub(crate) fn store(&self, grants: Grants) -> wasmtime::Result<Store<State>> {
+        let copied = grants.memory;
+        let mut store = Store::new(&self.engine, State::new(grants, &self.config)?);
+        store.limiter(|state| &mut state.memory);
+        // What a guest returns is copied to the host; it can't be larger than
+        // its memory unless it names the same bytes many times.
+        store.set_hostcall_fuel(copied);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        Ok(store)
+    }
+}

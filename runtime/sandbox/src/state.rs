@@ -1,0 +1,88 @@
+//! The data of one instance's store: everything that its imports can reach.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::limits::MemoryCap;
+use crate::nn::Nn;
+use crate::output::Output;
+use crate::{Assets, Models, Network, SandboxConfig};
+
+/// Resources of all kinds (tensors, streams, headers) that one instance can hold at the host.
+const RESOURCES: usize = 10_000;
+
+pub(crate) struct State {
+    pub(crate) memory: MemoryCap,
+    pub(crate) nn: Nn,
+    pub(crate) table: ResourceTable,
+    stderr: Output,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    network: Network,
+}
+
+/// What an instance is given.
+pub(crate) struct Grants {
+    /// The id that its log lines bear.
+    pub(crate) id: Arc<str>,
+    /// Bytes of linear memory.
+    pub(crate) memory: usize,
+    pub(crate) assets: Assets,
+    pub(crate) network: Network,
+    /// None while a component is compiled.
+    pub(crate) models: Option<Arc<dyn Models>>,
+}
+
+impl State {
+    /// Fails where the assets' directory can't be opened.
+    pub(crate) fn new(grants: Grants, config: &SandboxConfig) -> wasmtime::Result<Self> {
+        let stderr = Output::new(grants.id.clone(), "stderr", config.output);
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(Output::new(grants.id, "stdout", config.output))
+            .stderr(stderr.clone())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        if let Some(root) = grants.assets.root() {
+            wasi.preopened_dir(root, "/", FsPerms::ReadOnly)?;
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
+        Ok(Self {
+            memory: MemoryCap::new(grants.memory),
+            nn: Nn::new(grants.models, config.tensors),
+            table,
+            stderr,
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            network: grants.network,
+        })
+    }
+
+    /// What the guest wrote to standard error last.
+    pub(crate) fn last_words(&self) -> String {
+        self.stderr.tail()
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.network,
+        }
+    }
+}
