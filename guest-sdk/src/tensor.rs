@@ -293,11 +293,12 @@ impl AnyTensor {
     /// The elements of a `bytes` tensor, in order; nothing for other dtypes.
     pub fn blobs(&self) -> Vec<&[u8]> {
         let mut found = Vec::new();
-        let mut rest = self.data.as_slice();
-        while self.dtype == DType::Bytes {
-            let Some((length, after)) = rest.split_first_chunk::<4>() else {
-                break;
-            };
+        let mut rest = if self.dtype == DType::Bytes {
+            self.data.as_slice()
+        } else {
+            &[]
+        };
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
             let Some((blob, after)) = after.split_at_checked(u32::from_le_bytes(*length) as usize)
             else {
                 break;

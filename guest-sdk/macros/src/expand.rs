@@ -81,6 +81,7 @@ pub fn expand(declaration: &Declaration) -> TokenStream {
             #state
 
             impl ::firebox_sdk::Function for #name {
+                #[allow(dead_code)]
                 fn init() {
                     #init
                 }
@@ -93,7 +94,7 @@ pub fn expand(declaration: &Declaration) -> TokenStream {
                     }
                 }
 
-                #[allow(unused_mut, unused_variables)]
+                #[allow(dead_code, unused_mut, unused_variables)]
                 fn infer(mut request: ::firebox_sdk::Request) -> ::firebox_sdk::Result<::firebox_sdk::Response> {
                     #called
                 }
