@@ -1,0 +1,72 @@
+//! Real guests and real models: each example and test guest is built once by `firebox build`,
+//! each model fetched once by `scripts/models.py`; both are shared by all test processes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use crate::binary::{self, target, workspace};
+
+/// The bundle of `examples/<name>`.
+pub fn example(name: &str) -> Vec<u8> {
+    build(&workspace().join("examples").join(name))
+}
+
+/// The bundle of `tests/guests/<name>`.
+pub fn guest(name: &str) -> Vec<u8> {
+    build(&workspace().join("tests/guests").join(name))
+}
+
+/// A model file of `target/models`, fetched if it is not there. `model` is a name that
+/// `scripts/models.py` knows, `file` one of its files.
+pub fn model(model: &str, file: &str) -> Vec<u8> {
+    let script = workspace().join("scripts/models.py");
+    let output = Command::new("python3").arg(script).arg(model).output();
+    let output = output.expect("python3 runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::read(target().join("models").join(file)).expect("the model is there")
+}
+
+fn build(project: &Path) -> Vec<u8> {
+    static BUILT: LazyLock<Mutex<HashMap<PathBuf, Vec<u8>>>> = LazyLock::new(Mutex::default);
+    // A test that failed to build its guest must not take the others' down.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built
+        .entry(project.to_path_buf())
+        .or_insert_with(|| run_build(project))
+        .clone()
+}
+
+fn run_build(project: &Path) -> Vec<u8> {
+    let _one_at_a_time = binary::lock("guests");
+    let bundle = bundle_path(project);
+    let output = binary::command()
+        .arg("build")
+        .arg(project)
+        .arg("--output")
+        .arg(&bundle)
+        .output()
+        .expect("firebox runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{} does not build:\n{said}",
+        project.display()
+    );
+    std::fs::read(&bundle).expect("firebox build has written the bundle")
+}
+
+fn bundle_path(project: &Path) -> PathBuf {
+    let guests = target().join("guests");
+    std::fs::create_dir_all(&guests).expect("target/guests can be made");
+    let name = project
+        .file_name()
+        .expect("a project has a name")
+        .to_string_lossy();
+    guests.join(format!("{name}.firebox"))
+}

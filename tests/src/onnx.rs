@@ -1,0 +1,73 @@
+//! The smallest ONNX files that tests need, written by hand: one node between an input `x` and an
+//! output `y`, both float32 `[n]`. The field numbers are those of `onnx.proto`.
+
+const FLOAT: u64 = 1;
+
+/// `y = x + 1`.
+pub fn add_one() -> Vec<u8> {
+    add(1.0)
+}
+
+/// `y = x + amount`.
+pub fn add(amount: f32) -> Vec<u8> {
+    let dims_none: Vec<u8> = Vec::new();
+    let raw = amount.to_le_bytes().to_vec();
+    let constant = [dims_none, int(2, FLOAT), text(8, "amount"), part(9, &raw)].concat();
+    model(&node("Add", &["x", "amount"]), &[constant])
+}
+
+/// A model whose one node, `strange`, is of an operator that ONNX doesn't have.
+pub fn unknown_operator() -> Vec<u8> {
+    model(&node("FrobnicateTwice", &["x"]), &[])
+}
+
+fn node(kind: &str, inputs: &[&str]) -> Vec<u8> {
+    let inputs: Vec<u8> = inputs.iter().flat_map(|name| text(1, name)).collect();
+    [inputs, text(2, "y"), text(3, "strange"), text(4, kind)].concat()
+}
+
+fn model(node: &[u8], initializers: &[Vec<u8>]) -> Vec<u8> {
+    let initializers: Vec<u8> = initializers
+        .iter()
+        .flat_map(|tensor| part(5, tensor))
+        .collect();
+    let (input, output) = (part(11, &float_vector("x")), part(12, &float_vector("y")));
+    let graph = [part(1, node), text(2, "tiny"), initializers, input, output].concat();
+    let opset = [text(1, ""), int(2, 17)].concat();
+    [int(1, 8), part(7, &graph), part(8, &opset)].concat()
+}
+
+/// A ValueInfoProto: float32, one dimension called `n`.
+fn float_vector(name: &str) -> Vec<u8> {
+    let shape = part(1, &text(2, "n"));
+    let tensor_type = [int(1, FLOAT), part(2, &shape)].concat();
+    [text(1, name), part(2, &part(1, &tensor_type))].concat()
+}
+
+fn int(field: u8, value: u64) -> Vec<u8> {
+    [vec![field << 3], varint(value)].concat()
+}
+
+fn text(field: u8, value: &str) -> Vec<u8> {
+    part(field, value.as_bytes())
+}
+
+fn part(field: u8, content: &[u8]) -> Vec<u8> {
+    [
+        vec![field << 3 | 2],
+        varint(content.len() as u64),
+        content.to_vec(),
+    ]
+    .concat()
+}
+
+/// A base-128 integer, least significant group first (protobuf's wire format).
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 0x7F {
+        bytes.push(value as u8 & 0x7F | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
