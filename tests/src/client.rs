@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use futures::StreamExt;
 use reqwest::{Body, Client, Method, RequestBuilder};
 use serde_json::Value;
 
@@ -177,4 +178,20 @@ pub async fn send(request: RequestBuilder) -> Answer {
         headers,
         body,
     }
+}
+
+/// A body that arrives in pieces of 64 KiB with a pause before each, as over a slow line.
+pub fn slow_body(bytes: Vec<u8>, pause: Duration) -> Body {
+    let pieces: Vec<Vec<u8>> = bytes.chunks(64 << 10).map(<[u8]>::to_vec).collect();
+    Body::wrap_stream(futures::stream::iter(pieces).then(move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<_, std::io::Error>(piece)
+    }))
+}
+
+/// A body of `bytes` zeros, made as it is sent, so that neither side need hold it.
+pub fn long_body(bytes: u64) -> Body {
+    let piece: &[u8] = &[0; 64 << 10];
+    let pieces = bytes.div_ceil(piece.len() as u64);
+    Body::wrap_stream(futures::stream::iter(0..pieces).map(move |_| Ok::<_, std::io::Error>(piece)))
 }

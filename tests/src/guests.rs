@@ -2,6 +2,7 @@
 //! each model fetched once by `scripts/models.py`; both are shared by all test processes.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -30,6 +31,24 @@ pub fn model(model: &str, file: &str) -> Vec<u8> {
         String::from_utf8_lossy(&output.stderr)
     );
     std::fs::read(target().join("models").join(file)).expect("the model is there")
+}
+
+/// The component inside a bundle: `function.wasm`.
+pub fn component_of(bundle: &[u8]) -> Vec<u8> {
+    const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+    let plain = match bundle.starts_with(&ZSTD) {
+        true => zstd::decode_all(bundle).expect("the bundle unpacks"),
+        false => bundle.to_vec(),
+    };
+    let mut archive = tar::Archive::new(plain.as_slice());
+    let entries = archive.entries().expect("the bundle is a tar");
+    let mut component = entries
+        .map(|entry| entry.expect("the bundle is whole"))
+        .find(|entry| entry.path().is_ok_and(|path| path.extension() == Some("wasm".as_ref())))
+        .expect("the bundle holds a component");
+    let mut bytes = Vec::new();
+    component.read_to_end(&mut bytes).expect("the component is whole");
+    bytes
 }
 
 fn build(project: &Path) -> Vec<u8> {
