@@ -44,10 +44,16 @@ pub fn component_of(bundle: &[u8]) -> Vec<u8> {
     let entries = archive.entries().expect("the bundle is a tar");
     let mut component = entries
         .map(|entry| entry.expect("the bundle is whole"))
-        .find(|entry| entry.path().is_ok_and(|path| path.extension() == Some("wasm".as_ref())))
+        .find(|entry| {
+            entry
+                .path()
+                .is_ok_and(|path| path.extension() == Some("wasm".as_ref()))
+        })
         .expect("the bundle holds a component");
     let mut bytes = Vec::new();
-    component.read_to_end(&mut bytes).expect("the component is whole");
+    component
+        .read_to_end(&mut bytes)
+        .expect("the component is whole");
     bytes
 }
 

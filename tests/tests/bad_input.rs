@@ -1,6 +1,10 @@
 //! Each kind of bad input gets its own clear refusal, and the server is none the worse for it.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +15,9 @@ use serde_json::{Value, json};
 /// A server with `adder`, a model-only function: `x` float32 `[n]` → `y` float32 `[n]`.
 async fn server_with_adder() -> Server {
     let server = Server::start().await;
-    server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
     server
 }
 
@@ -24,8 +30,14 @@ async fn still_serves(server: &Server) {
 /// Uploads a bundle that must be refused with these words and leave no version behind.
 async fn upload_refused(bundle: Bundle, words: &[&str]) {
     let server = server_with_adder().await;
-    server.upload("bad", bundle.tar("bad")).await.refused(422, words);
-    server.get("/v1/functions/bad/versions/1").await.refused(404, &["bad"]);
+    server
+        .upload("bad", bundle.tar("bad"))
+        .await
+        .refused(422, words);
+    server
+        .get("/v1/functions/bad/versions/1")
+        .await
+        .refused(404, &["bad"]);
     still_serves(&server).await;
 }
 
@@ -35,7 +47,10 @@ mod uploads {
     #[tokio::test]
     async fn bytes_that_are_no_bundle() {
         let server = server_with_adder().await;
-        server.upload("bad", "this is not a tar").await.refused(422, &["bundle"]);
+        server
+            .upload("bad", "this is not a tar")
+            .await
+            .refused(422, &["bundle"]);
         still_serves(&server).await;
     }
 
@@ -93,7 +108,10 @@ mod uploads {
         header.set_cksum();
         tar.append(&header, std::io::empty()).unwrap();
         let bytes = tar.into_inner().unwrap();
-        server.upload("bad", bytes).await.refused(422, &["../evil.onnx"]);
+        server
+            .upload("bad", bytes)
+            .await
+            .refused(422, &["../evil.onnx"]);
         still_serves(&server).await;
     }
 
@@ -113,7 +131,10 @@ mod tensors {
     /// A V2 request to `adder` with this input.
     async fn infer_refused(input: Value, words: &[&str]) {
         let server = server_with_adder().await;
-        server.infer("adder", &json!({"inputs": [input]})).await.refused_v2(400, words);
+        server
+            .infer("adder", &json!({"inputs": [input]}))
+            .await
+            .refused_v2(400, words);
         still_serves(&server).await;
     }
 
@@ -157,15 +178,24 @@ mod tensors {
     #[tokio::test]
     async fn that_are_missing() {
         let server = server_with_adder().await;
-        server.infer("adder", &json!({"inputs": []})).await.refused_v2(400, &["x"]);
+        server
+            .infer("adder", &json!({"inputs": []}))
+            .await
+            .refused_v2(400, &["x"]);
         server.invoke("adder", "{}").await.refused(400, &["x"]);
     }
 
     #[tokio::test]
     async fn of_words_where_numbers_are_wanted() {
         let server = server_with_adder().await;
-        server.invoke("adder", r#"{"x": ["one"]}"#).await.refused(400, &["x"]);
-        server.invoke("adder", r#"{"x": [[1], [2, 3]]}"#).await.refused(400, &["x"]);
+        server
+            .invoke("adder", r#"{"x": ["one"]}"#)
+            .await
+            .refused(400, &["x"]);
+        server
+            .invoke("adder", r#"{"x": [[1], [2, 3]]}"#)
+            .await
+            .refused(400, &["x"]);
     }
 }
 
@@ -175,7 +205,10 @@ mod bodies {
     #[tokio::test]
     async fn of_broken_json() {
         let server = server_with_adder().await;
-        server.invoke("adder", r#"{"x": [1, "#).await.refused(400, &["JSON"]);
+        server
+            .invoke("adder", r#"{"x": [1, "#)
+            .await
+            .refused(400, &["JSON"]);
         let path = "/v2/models/adder/infer";
         server.invoke_at(path, "{").await.refused_v2(400, &["JSON"]);
         still_serves(&server).await;
@@ -185,8 +218,14 @@ mod bodies {
     async fn of_text_that_is_not_utf8() {
         let server = server_with_adder().await;
         let bytes = b"{\"x\": [1], \"\xFF\xFE\": 2}".to_vec();
-        server.invoke("adder", bytes.clone()).await.refused(400, &["UTF-8"]);
-        server.invoke_at("/v2/models/adder/infer", bytes).await.refused_v2(400, &["UTF-8"]);
+        server
+            .invoke("adder", bytes.clone())
+            .await
+            .refused(400, &["UTF-8"]);
+        server
+            .invoke_at("/v2/models/adder/infer", bytes)
+            .await
+            .refused_v2(400, &["UTF-8"]);
         still_serves(&server).await;
     }
 
@@ -210,10 +249,18 @@ mod bodies {
     #[tokio::test]
     async fn over_a_small_limit_with_and_without_a_length() {
         let server = Server::start_with(&["--max-body", "64KiB"]).await;
-        server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+        server
+            .deploy("adder", &Bundle::of_model(onnx::add_one()))
+            .await;
         let path = "/v1/functions/adder/invoke";
-        server.invoke("adder", vec![b' '; 65 << 10]).await.refused(413, &["64"]);
-        server.invoke_at(path, long_body(128 << 10)).await.refused(413, &["64"]);
+        server
+            .invoke("adder", vec![b' '; 65 << 10])
+            .await
+            .refused(413, &["64"]);
+        server
+            .invoke_at(path, long_body(128 << 10))
+            .await
+            .refused(413, &["64"]);
         still_serves(&server).await;
     }
 }
@@ -232,14 +279,20 @@ mod guest_programs {
     }
 
     async fn probe(server: &Server, mode: &str) -> firebox_tests::Answer {
-        server.invoke_at(&format!("/v1/functions/probe/invoke?mode={mode}"), "hello").await
+        server
+            .invoke_at(&format!("/v1/functions/probe/invoke?mode={mode}"), "hello")
+            .await
     }
 
     #[tokio::test]
     async fn that_trap() {
         let server = server_with_probe("").await;
         let answer = probe(&server, "trap").await.refused(502, &["probe"]);
-        assert!(!answer.text().contains(".rs:"), "the host's inside is told: {}", answer.text());
+        assert!(
+            !answer.text().contains(".rs:"),
+            "the host's inside is told: {}",
+            answer.text()
+        );
         still_serves(&server).await;
         probe(&server, "echo").await.expect(200);
     }
@@ -259,8 +312,15 @@ mod guest_programs {
         };
         let (stuck, answered) = tokio::join!(stuck, others);
         stuck.refused(504, &["2s"]);
-        assert!(began.elapsed() < Duration::from_secs(6), "the deadline held {:?}", began.elapsed());
-        assert!(answered > 20, "only {answered} answers beside a guest that loops");
+        assert!(
+            began.elapsed() < Duration::from_secs(6),
+            "the deadline held {:?}",
+            began.elapsed()
+        );
+        assert!(
+            answered > 20,
+            "only {answered} answers beside a guest that loops"
+        );
     }
 
     #[tokio::test]

@@ -10,13 +10,17 @@ fn total(text: &str, metric: &str, labels: &[&str]) -> f64 {
         let name = line.split(['{', ' ']).next().unwrap();
         name == metric && labels.iter().all(|label| line.contains(label))
     });
-    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    samples
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }
 
 #[tokio::test]
 async fn requests_are_counted_by_function_version_and_outcome() {
     let server = Server::start().await;
-    server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
     for _ in 0..3 {
         server.invoke("adder", r#"{"x": [1]}"#).await.expect(200);
     }
@@ -26,7 +30,11 @@ async fn requests_are_counted_by_function_version_and_outcome() {
     assert!(answer.header("content-type").starts_with("text/plain"));
     let text = answer.text();
     let of_adder = ["function=\"adder\"", "version=\"1\""];
-    assert_eq!(total(&text, "firebox_requests_total", &of_adder), 4.0, "{text}");
+    assert_eq!(
+        total(&text, "firebox_requests_total", &of_adder),
+        4.0,
+        "{text}"
+    );
     let good = [of_adder[0], of_adder[1], "status=\"200\""];
     assert_eq!(total(&text, "firebox_requests_total", &good), 3.0, "{text}");
     let timed = total(&text, "firebox_request_seconds_count", &of_adder[..1]);

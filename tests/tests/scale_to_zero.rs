@@ -1,7 +1,11 @@
 //! An idle version gives its memory back and comes again at the next call, and a server with a
 //! thousand idle versions is as quick and as small as one with none.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +23,10 @@ async fn residency(server: &Server, function: &str) -> String {
 async fn wait_for(server: &Server, function: &str, wanted: &str) {
     let began = Instant::now();
     while residency(server, function).await != wanted {
-        assert!(began.elapsed() < Duration::from_secs(20), "{function} is never {wanted}");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{function} is never {wanted}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -40,14 +47,24 @@ async fn an_idle_version_goes_cold_and_a_call_brings_it_back() {
 #[tokio::test]
 async fn a_call_that_meets_a_cold_version_waits_and_is_told_the_wait() {
     let server = Server::start().await;
-    server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
     let server = server.stop().await.again().await;
-    assert_eq!(residency(&server, "adder").await, "cold", "nothing is loaded before it is called");
+    assert_eq!(
+        residency(&server, "adder").await,
+        "cold",
+        "nothing is loaded before it is called"
+    );
     let calls = (0..16).map(|_| server.invoke("adder", r#"{"x": [1]}"#));
     for answer in futures::future::join_all(calls).await {
         let answer = answer.expect(200);
         assert_eq!(answer.json(), json!({"y": [2.0]}));
-        assert!(answer.header("server-timing").contains("cold"), "{:?}", answer.headers);
+        assert!(
+            answer.header("server-timing").contains("cold"),
+            "{:?}",
+            answer.headers
+        );
     }
 }
 
@@ -72,10 +89,18 @@ async fn unloading_a_model_gives_its_memory_back() {
         wait_for(&server, "encoder", "cold").await;
         let cold = server.resident_bytes();
         idle.push(cold);
-        assert!(cold + weights / 2 < busy, "{} MiB loaded, {} MiB cold", busy / MIB, cold / MIB);
+        assert!(
+            cold + weights / 2 < busy,
+            "{} MiB loaded, {} MiB cold",
+            busy / MIB,
+            cold / MIB
+        );
     }
     let grown = idle[3].saturating_sub(idle[0]);
-    assert!(grown < 16 * MIB, "idle memory grows with each load: {idle:?}");
+    assert!(
+        grown < 16 * MIB,
+        "idle memory grows with each load: {idle:?}"
+    );
 }
 
 #[tokio::test]
@@ -92,9 +117,15 @@ async fn a_thousand_idle_versions_are_ready_in_two_seconds_and_150_megabytes() {
     }
     let server = server.stop().await.again().await;
     let (started, resident) = (server.started_in(), server.resident_bytes());
-    println!("1,000 versions: ready in {started:?}, {} MiB", resident / MIB);
+    println!(
+        "1,000 versions: ready in {started:?}, {} MiB",
+        resident / MIB
+    );
     assert!(resident <= 150 * MIB, "{} MiB", resident / MIB);
     assert!(started <= Duration::from_secs(2), "{started:?}");
     let path = "/v1/functions/probe-99/versions/10/invoke?mode=echo";
-    assert_eq!(server.invoke_at(path, "hello").await.expect(200).text(), "hello");
+    assert_eq!(
+        server.invoke_at(path, "hello").await.expect(200).text(),
+        "hello"
+    );
 }

@@ -8,14 +8,22 @@ use serde_json::json;
 #[tokio::test]
 async fn a_request_in_flight_is_answered() {
     let server = Server::start().await;
-    server.deploy("probe", &Bundle::of_component(guests::component_of(&guests::guest("probe")))).await;
+    server
+        .deploy(
+            "probe",
+            &Bundle::of_component(guests::component_of(&guests::guest("probe"))),
+        )
+        .await;
     let slow = server.invoke_at("/v1/functions/probe/invoke?mode=sleep&millis=1500", "hello");
     let stop = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         server.terminate();
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(server.is_alive(), "the server did not wait for the request");
-        assert!(!server.is_ready().await, "a stopping server says that it is ready");
+        assert!(
+            !server.is_ready().await,
+            "a stopping server says that it is ready"
+        );
     };
     let (answer, ()) = tokio::join!(slow, stop);
     answer.expect(200);
@@ -25,10 +33,16 @@ async fn a_request_in_flight_is_answered() {
 #[tokio::test]
 async fn an_idle_server_stops_at_once_and_all_is_there_at_the_next_start() {
     let server = Server::start().await;
-    server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
     let began = std::time::Instant::now();
     let stopped = server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     let server = stopped.again().await;
     let answer = server.invoke("adder", r#"{"x": [1]}"#).await.expect(200);
     assert_eq!(answer.json(), json!({"y": [2.0]}));

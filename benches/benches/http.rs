@@ -1,0 +1,81 @@
+//! What a caller sees over HTTP: a call of a function that gives its body back, against a route of
+//! the same server that does nothing, one caller at a time on one kept connection, and many at once.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark ends by panicking")]
+
+use std::time::{Duration, Instant};
+
+use firebox_benches::{Series, Spread};
+use firebox_tests::{Bundle, Server, guests, onnx};
+use reqwest::{Client, Method, Request};
+
+const ROUNDS: usize = 7;
+const CALLS: usize = 1000;
+const CALLERS: usize = 32;
+
+#[tokio::main]
+async fn main() {
+    let server = Server::start().await;
+    let probe = guests::component_of(&guests::guest("probe"));
+    server.deploy("probe", &Bundle::of_component(probe)).await;
+    server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    let request = |method, path: &str, body: &'static str| {
+        server.request(method, path).body(body).build().unwrap()
+    };
+    let route = request(Method::GET, "/v2/health/live", "");
+    let guest = request(Method::POST, "/v1/functions/probe/invoke?mode=echo", "hello");
+    let model = request(Method::POST, "/v1/functions/adder/invoke", r#"{"x": [1]}"#);
+
+    let mut rounds: [Vec<Series>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        for (request, rounds) in [&route, &guest, &model].into_iter().zip(&mut rounds) {
+            call(&client, request).await;
+            let mut times = Vec::with_capacity(CALLS);
+            for _ in 0..CALLS {
+                times.push(call(&client, request).await);
+            }
+            rounds.push(Series::new(times));
+        }
+    }
+    let [route, echo, adder] = rounds;
+    println!("one caller, one kept connection");
+    println!("  a route that does nothing     {}", route[ROUNDS / 2]);
+    println!("  a guest that echoes its body  {}", echo[ROUNDS / 2]);
+    println!("  a model without a guest       {}", adder[ROUNDS / 2]);
+    println!("  the guest's call adds         {} ms", Spread::of_difference(&echo, &route));
+    println!("  the model's call adds         {} ms", Spread::of_difference(&adder, &route));
+
+    let rates = [throughput(&client, &guest).await, throughput(&client, &model).await];
+    println!("{CALLERS} callers at once");
+    println!("  a guest that echoes its body  {} calls a second", rates[0]);
+    println!("  a model without a guest       {} calls a second", rates[1]);
+}
+
+async fn call(client: &Client, request: &Request) -> Duration {
+    let request = request.try_clone().unwrap();
+    let began = Instant::now();
+    let answer = client.execute(request).await.unwrap();
+    assert!(answer.status().is_success());
+    answer.bytes().await.unwrap();
+    began.elapsed()
+}
+
+/// Calls a second over rounds of three seconds.
+async fn throughput(client: &Client, request: &Request) -> Spread {
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let callers = (0..CALLERS).map(|_| async {
+            let mut calls = 0_u32;
+            while began.elapsed() < Duration::from_secs(3) {
+                call(client, request).await;
+                calls += 1;
+            }
+            calls
+        });
+        let calls: u32 = futures::future::join_all(callers).await.into_iter().sum();
+        rates.push(f64::from(calls) / began.elapsed().as_secs_f64());
+    }
+    Spread::of(rates)
+}
