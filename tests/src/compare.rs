@@ -36,10 +36,8 @@ fn difference(place: &str, found: &Value, expected: &Value) -> Result<(), String
             if a.len() != b.len() {
                 return differ("another length");
             }
-            let pairs = a.iter().zip(b).enumerate();
-            pairs
-                .map(|(i, (a, b))| difference(&format!("{place}[{i}]"), a, b))
-                .collect()
+            let mut pairs = a.iter().zip(b).enumerate();
+            pairs.try_for_each(|(i, (a, b))| difference(&format!("{place}[{i}]"), a, b))
         }
         (Value::Object(a), Value::Object(b)) => {
             if !a.keys().eq(b.keys()) {
