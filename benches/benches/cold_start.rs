@@ -1,7 +1,11 @@
 //! From nothing loaded to the first answer, by stage: the code mapped and linked, the model loaded,
 //! the first call and the second; for each of the examples that have a model.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark ends by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a benchmark ends by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +33,10 @@ fn model(name: &str, file: &str) {
         Model::open(&path, &Options::default()).unwrap();
         began.elapsed()
     };
-    println!("{name}: the engine opens it in {}", Series::new((0..ROUNDS).map(open).collect()));
+    println!(
+        "{name}: the engine opens it in {}",
+        Series::new((0..ROUNDS).map(open).collect())
+    );
 }
 
 /// The first and the second call after each restart of a server, as its callers see them.
@@ -53,6 +60,9 @@ async fn function(name: &str, body: &[u8]) {
     println!("{name}, over HTTP, after a restart of the server");
     println!("  the first call   {first}");
     println!("  the second call  {second}");
-    println!("  coming from zero costs {}", millis(first.p50().saturating_sub(second.p50())));
+    println!(
+        "  coming from zero costs {}",
+        millis(first.p50().saturating_sub(second.p50()))
+    );
     println!("  the last round's stages:{stages}");
 }

@@ -1,7 +1,11 @@
 //! What a caller sees over HTTP: a call of a function that gives its body back, against a route of
 //! the same server that does nothing, one caller at a time on one kept connection, and many at once.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark ends by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a benchmark ends by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +22,19 @@ async fn main() {
     let server = Server::start().await;
     let probe = guests::component_of(&guests::guest("probe"));
     server.deploy("probe", &Bundle::of_component(probe)).await;
-    server.deploy("adder", &Bundle::of_model(onnx::add_one())).await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
     let client = Client::builder().no_proxy().build().unwrap();
     let request = |method, path: &str, body: &'static str| {
         server.request(method, path).body(body).build().unwrap()
     };
     let route = request(Method::GET, "/v2/health/live", "");
-    let guest = request(Method::POST, "/v1/functions/probe/invoke?mode=echo", "hello");
+    let guest = request(
+        Method::POST,
+        "/v1/functions/probe/invoke?mode=echo",
+        "hello",
+    );
     let model = request(Method::POST, "/v1/functions/adder/invoke", r#"{"x": [1]}"#);
 
     let mut rounds: [Vec<Series>; 3] = Default::default();
@@ -43,13 +53,28 @@ async fn main() {
     println!("  a route that does nothing     {}", route[ROUNDS / 2]);
     println!("  a guest that echoes its body  {}", echo[ROUNDS / 2]);
     println!("  a model without a guest       {}", adder[ROUNDS / 2]);
-    println!("  the guest's call adds         {} ms", Spread::of_difference(&echo, &route));
-    println!("  the model's call adds         {} ms", Spread::of_difference(&adder, &route));
+    println!(
+        "  the guest's call adds         {} ms",
+        Spread::of_difference(&echo, &route)
+    );
+    println!(
+        "  the model's call adds         {} ms",
+        Spread::of_difference(&adder, &route)
+    );
 
-    let rates = [throughput(&client, &guest).await, throughput(&client, &model).await];
+    let rates = [
+        throughput(&client, &guest).await,
+        throughput(&client, &model).await,
+    ];
     println!("{CALLERS} callers at once");
-    println!("  a guest that echoes its body  {} calls a second", rates[0]);
-    println!("  a model without a guest       {} calls a second", rates[1]);
+    println!(
+        "  a guest that echoes its body  {} calls a second",
+        rates[0]
+    );
+    println!(
+        "  a model without a guest       {} calls a second",
+        rates[1]
+    );
 }
 
 async fn call(client: &Client, request: &Request) -> Duration {

@@ -1,7 +1,11 @@
 //! What the sandbox adds to a model's time, without a server: `sentence-embedding`, whose tokenizer
 //! holds 30,000 words, with its `init` in the snapshot and without; and a function that does nothing.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark ends by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a benchmark ends by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,7 +18,10 @@ const ROUNDS: usize = 7;
 const TARGET_MS: f64 = 1.0;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let added = sentence_embedding(&runtime);
     tiny(&runtime);
     if added.median > TARGET_MS {
@@ -29,7 +36,8 @@ fn sentence_embedding(runtime: &tokio::runtime::Runtime) -> Spread {
     let vocabulary = binary::target().join("models/minilm.vocab.txt");
     let assets = BTreeMap::from([("vocab.txt".to_owned(), vocabulary)]);
     let models = Recorded::load(&[("minilm", guests::model("minilm", "minilm.onnx"))]);
-    let function = |snapshot| runtime.block_on(Function::new(&wasm, &assets, models.clone(), snapshot));
+    let function =
+        |snapshot| runtime.block_on(Function::new(&wasm, &assets, models.clone(), snapshot));
     let (with, without) = (function(true), function(false));
 
     let body = b"A cat sits on the mat.";
@@ -51,7 +59,10 @@ fn sentence_embedding(runtime: &tokio::runtime::Runtime) -> Spread {
     println!("  sandboxed, init in each call   {}", without[ROUNDS / 2]);
     let added = Spread::of_difference(&with, &alone);
     println!("  the sandbox adds               {added} ms at p50");
-    println!("  without the snapshot           {} ms", Spread::of_difference(&without, &alone));
+    println!(
+        "  without the snapshot           {} ms",
+        Spread::of_difference(&without, &alone)
+    );
     added
 }
 

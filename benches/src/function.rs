@@ -32,16 +32,25 @@ impl Function {
         models: Arc<Recorded>,
         snapshot: bool,
     ) -> Function {
-        let config = SandboxConfig { snapshot, ..SandboxConfig::default() };
+        let config = SandboxConfig {
+            snapshot,
+            ..SandboxConfig::default()
+        };
         let sandbox = Sandbox::new(&config).expect("a sandbox can be made");
         let files = TempDir::new().expect("a temporary folder can be made");
-        let assets = Assets::link(assets, &files.path().join("assets")).expect("assets are laid out");
-        let compiled = sandbox.compile(wasm, &assets).await.expect("the component compiles");
+        let assets =
+            Assets::link(assets, &files.path().join("assets")).expect("assets are laid out");
+        let compiled = sandbox
+            .compile(wasm, &assets)
+            .await
+            .expect("the component compiles");
         assert_eq!(compiled.snapshot, snapshot);
         let code = files.path().join("function.cwasm");
         std::fs::write(&code, &compiled.code).expect("the code can be written");
         let began = Instant::now();
-        let component = sandbox.link(&code, compiled.snapshot).expect("the code links");
+        let component = sandbox
+            .link(&code, compiled.snapshot)
+            .expect("the code links");
         let linked_in = began.elapsed();
         let context = Context {
             limits: Limits::default(),
@@ -49,27 +58,42 @@ impl Function {
             assets,
             network: Network::default(),
         };
-        Function { component, context, models, linked_in, _files: files, _sandbox: sandbox }
+        Function {
+            component,
+            context,
+            models,
+            linked_in,
+            _files: files,
+            _sandbox: sandbox,
+        }
     }
 
     /// One call with a raw body, which must be answered.
     pub async fn invoke(&self, body: &[u8], parameters: &[(&str, &str)]) -> Response {
-        let text = |(name, value): &(&str, &str)| {
-            (name.to_string(), Parameter::Text(value.to_string()))
-        };
+        let text =
+            |(name, value): &(&str, &str)| (name.to_string(), Parameter::Text(value.to_string()));
         let request = Request {
             id: "bench".into(),
-            inputs: vec![("body".into(), Tensor::from_blob(body).expect("a body is a tensor"))],
+            inputs: vec![(
+                "body".into(),
+                Tensor::from_blob(body).expect("a body is a tensor"),
+            )],
             parameters: parameters.iter().map(text).collect(),
         };
-        self.component.invoke(request, self.context.clone()).await.expect("the function answers")
+        self.component
+            .invoke(request, self.context.clone())
+            .await
+            .expect("the function answers")
     }
 
     /// What the last call gave its model, run again by the engine alone.
     pub fn run_model_alone(&self) {
         let last = self.models.last.lock().unwrap().clone();
         let (name, inputs) = last.expect("a model was called");
-        self.models.models[&name].0.run(inputs).expect("the model runs");
+        self.models.models[&name]
+            .0
+            .run(inputs)
+            .expect("the model runs");
     }
 }
 
@@ -87,7 +111,10 @@ impl Recorded {
             let signature = Arc::new(model.signature().clone());
             (name.to_string(), (model, signature))
         };
-        Arc::new(Recorded { models: files.iter().map(load).collect(), last: Mutex::default() })
+        Arc::new(Recorded {
+            models: files.iter().map(load).collect(),
+            last: Mutex::default(),
+        })
     }
 }
 

@@ -18,7 +18,11 @@ impl Series {
 
     /// The time that a share of all stays below; `quantile(0.5)` is the median.
     pub fn quantile(&self, share: f64) -> Duration {
-        let last = self.sorted.len().checked_sub(1).expect("a series has times");
+        let last = self
+            .sorted
+            .len()
+            .checked_sub(1)
+            .expect("a series has times");
         self.sorted[(last as f64 * share).round() as usize]
     }
 
@@ -31,7 +35,12 @@ impl Series {
 /// `p50 1.234 ms   p99 1.500 ms`
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {}   p99 {}", millis(self.p50()), millis(self.quantile(0.99)))
+        write!(
+            f,
+            "p50 {}   p99 {}",
+            millis(self.p50()),
+            millis(self.quantile(0.99))
+        )
     }
 }
 
@@ -50,7 +59,10 @@ impl Spread {
         let mut sorted: Vec<f64> = figures.into_iter().collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let last = sorted.len() - 1;
-        Spread { median: sorted[last / 2], range: (sorted[0], sorted[last]) }
+        Spread {
+            median: sorted[last / 2],
+            range: (sorted[0], sorted[last]),
+        }
     }
 
     /// How much longer `a` took than `b`, in milliseconds, of each round's medians.
@@ -69,7 +81,11 @@ impl Spread {
 /// `0.123 (0.110 to 0.140)`
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} ({:.3} to {:.3})", self.median, self.range.0, self.range.1)
+        write!(
+            f,
+            "{:.3} ({:.3} to {:.3})",
+            self.median, self.range.0, self.range.1
+        )
     }
 }
 

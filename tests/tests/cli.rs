@@ -1,0 +1,204 @@
+//! The commands, as someone at a terminal uses them.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::Path;
+use std::process::Output;
+
+use firebox_tests::{Bundle, Server, binary, onnx};
+use serde_json::{Value, json};
+
+/// Runs `firebox` against a server, which must go well; returns what it printed.
+#[track_caller]
+fn firebox(server: &Server, folder: &Path, arguments: &[&str]) -> String {
+    let output = against(server, folder, arguments);
+    let (out, err) = texts(&output);
+    assert!(
+        output.status.success(),
+        "firebox {arguments:?} failed: {out}{err}"
+    );
+    out
+}
+
+/// Runs `firebox` against a server, which must be refused; returns the complaint.
+#[track_caller]
+fn refused(server: &Server, folder: &Path, arguments: &[&str]) -> String {
+    let output = against(server, folder, arguments);
+    let (out, err) = texts(&output);
+    assert!(
+        !output.status.success(),
+        "firebox {arguments:?} went well: {out}{err}"
+    );
+    assert!(!err.contains("panicked"), "{err}");
+    err
+}
+
+fn against(server: &Server, folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = binary::command();
+    command
+        .current_dir(folder)
+        .env("FIREBOX_SERVER", server.url())
+        .args(arguments);
+    command.output().unwrap()
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn help_tells_every_command_and_each_has_its_own() {
+    let (help, _) = texts(&binary::run(["--help"]));
+    let commands = [
+        "serve",
+        "new",
+        "build",
+        "deploy",
+        "invoke",
+        "functions",
+        "versions",
+        "traffic",
+        "devices",
+        "demo",
+    ];
+    for command in commands {
+        assert!(help.contains(command), "{command} is not in:\n{help}");
+        let output = binary::run([command, "--help"]);
+        let (own, _) = texts(&output);
+        assert!(output.status.success());
+        assert!(own.contains("Usage:") && own.lines().count() > 3, "{own}");
+    }
+    let (version, _) = texts(&binary::run(["--version"]));
+    assert_eq!(
+        version.trim(),
+        format!("firebox {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_mistyped_command_ends_with_2_and_is_told_the_nearest() {
+    let output = binary::run(["deplyo"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(texts(&output).1.contains("deploy"));
+}
+
+#[test]
+fn no_server_is_told_with_its_address_and_what_to_do() {
+    let output = binary::run(["--server", "http://127.0.0.1:9", "functions"]);
+    let (_, err) = texts(&output);
+    assert!(!output.status.success());
+    assert!(
+        err.contains("127.0.0.1:9") && err.contains("firebox serve"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_goes_from_new_to_an_answer() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    firebox(&server, folder.path(), &["new", "greeter"]);
+    firebox(&server, folder.path(), &["build", "greeter"]);
+    let deployed = firebox(&server, folder.path(), &["deploy", "greeter"]);
+    assert!(
+        deployed.contains("greeter") && deployed.contains('1'),
+        "{deployed}"
+    );
+    let answer = firebox(&server, folder.path(), &["invoke", "greeter", "World"]);
+    assert!(answer.contains("World"), "{answer}");
+    let list = firebox(&server, folder.path(), &["functions"]);
+    assert!(list.contains("greeter"), "{list}");
+
+    let again = refused(&server, folder.path(), &["new", "greeter"]);
+    assert!(
+        again.contains("greeter"),
+        "a project is not written over: {again}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_model_is_deployed_called_and_shares_traffic() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    std::fs::write(here.join("adder.onnx"), onnx::add(1.0)).unwrap();
+    std::fs::write(here.join("other.onnx"), onnx::add(2.0)).unwrap();
+    firebox(&server, here, &["deploy", "adder.onnx"]);
+    firebox(&server, here, &["deploy", "--name", "adder", "other.onnx"]);
+
+    let answer = firebox(
+        &server,
+        here,
+        &["invoke", "adder", "--json", r#"{"x": [1]}"#],
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap(),
+        json!({"y": [2.0]})
+    );
+    std::fs::write(here.join("body.json"), r#"{"x": [5]}"#).unwrap();
+    let answer = firebox(
+        &server,
+        here,
+        &[
+            "invoke",
+            "adder",
+            "--file",
+            "body.json",
+            "--header",
+            "X-Firebox-Version: 2",
+        ],
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap(),
+        json!({"y": [7.0]})
+    );
+
+    firebox(&server, here, &["traffic", "adder", "1=90", "2=10"]);
+    let policy = server.get("/v1/functions/adder/traffic").await.json();
+    assert_eq!(policy["weights"], json!({"1": 9000, "2": 1000}));
+    let versions = firebox(&server, here, &["versions", "adder"]);
+    assert!(
+        versions.contains("90") && versions.contains("10"),
+        "{versions}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_json_when_asked() {
+    let server = Server::start().await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [
+        ["functions", "--json"].as_slice(),
+        &["versions", "adder", "--json"],
+    ] {
+        let out = firebox(&server, folder.path(), arguments);
+        let value: Value = serde_json::from_str(&out).unwrap();
+        assert!(out.contains("adder"), "{value}");
+    }
+    let devices = firebox(&server, folder.path(), &["devices"]);
+    assert!(devices.to_lowercase().contains("cpu"), "{devices}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_refuses_is_told_with_its_hint() {
+    let server = Server::start().await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let said = refused(&server, folder.path(), &["invoke", "addr", "{}"]);
+    assert!(said.contains("addr") && said.contains("adder"), "{said}");
+    std::fs::write(folder.path().join("bad.onnx"), "not a model").unwrap();
+    let said = refused(&server, folder.path(), &["deploy", "bad.onnx"]);
+    assert!(said.contains("bad"), "{said}");
+    let said = refused(&server, folder.path(), &["deploy", "absent"]);
+    assert!(said.contains("absent"), "{said}");
+}
