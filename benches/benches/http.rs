@@ -1,4 +1,4 @@
-//! What a caller sees over HTTP: a call of a function that gives its body back, against a route of
+//! What a caller sees over HTTP: a call of a function that gives its input back, against a route of
 //! the same server that does nothing, one caller at a time on one kept connection, and many at once.
 
 #![allow(
@@ -51,7 +51,7 @@ async fn main() {
     let [route, echo, adder] = rounds;
     println!("one caller, one kept connection");
     println!("  a route that does nothing     {}", route[ROUNDS / 2]);
-    println!("  a guest that echoes its body  {}", echo[ROUNDS / 2]);
+    println!("  a guest that echoes its input {}", echo[ROUNDS / 2]);
     println!("  a model without a guest       {}", adder[ROUNDS / 2]);
     println!(
         "  the guest's call adds         {} ms",
@@ -68,7 +68,7 @@ async fn main() {
     ];
     println!("{CALLERS} callers at once");
     println!(
-        "  a guest that echoes its body  {} calls a second",
+        "  a guest that echoes its input {} calls a second",
         rates[0]
     );
     println!(

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use firebox_benches::{Function, Recorded, Spread, in_turns};
+use firebox_engine::Tensor;
 use firebox_tests::{binary, guests};
 
 const ROUNDS: usize = 7;
@@ -40,9 +41,14 @@ fn sentence_embedding(runtime: &tokio::runtime::Runtime) -> Spread {
         |snapshot| runtime.block_on(Function::new(&wasm, &assets, models.clone(), snapshot));
     let (with, without) = (function(true), function(false));
 
-    let body = b"A cat sits on the mat.";
+    let body = || {
+        (
+            "body",
+            Tensor::from_blob(b"A cat sits on the mat.").unwrap(),
+        )
+    };
     let media = [("content-type", "text/plain")];
-    let invoke = |function: &Function| drop(runtime.block_on(function.invoke(body, &media)));
+    let invoke = |function: &Function| drop(runtime.block_on(function.invoke(body(), &media)));
     invoke(&with);
     let [alone, with, without] = in_turns(
         ROUNDS,
@@ -70,12 +76,13 @@ fn tiny(runtime: &tokio::runtime::Runtime) {
     let wasm = guests::component_of(&guests::guest("probe"));
     let models = Recorded::load(&[]);
     let function = runtime.block_on(Function::new(&wasm, &BTreeMap::new(), models, true));
+    let x = || ("x", Tensor::from_f32(vec![1, 2], &[1.0, 2.0]).unwrap());
     let mode = [("mode", "echo")];
     let [echo] = in_turns(
         ROUNDS,
         [2000],
-        [&mut || drop(runtime.block_on(function.invoke(b"hello", &mode)))],
+        [&mut || drop(runtime.block_on(function.invoke(x(), &mode)))],
     );
-    println!("a function that gives its body back");
+    println!("a function that gives its input back");
     println!("  one call, instance and all     {}", echo[ROUNDS / 2]);
 }

@@ -68,16 +68,13 @@ impl Function {
         }
     }
 
-    /// One call with a raw body, which must be answered.
-    pub async fn invoke(&self, body: &[u8], parameters: &[(&str, &str)]) -> Response {
+    /// One call with one input, which must be answered.
+    pub async fn invoke(&self, input: (&str, Tensor), parameters: &[(&str, &str)]) -> Response {
         let text =
             |(name, value): &(&str, &str)| (name.to_string(), Parameter::Text(value.to_string()));
         let request = Request {
             id: "bench".into(),
-            inputs: vec![(
-                "body".into(),
-                Tensor::from_blob(body).expect("a body is a tensor"),
-            )],
+            inputs: vec![(input.0.into(), input.1)],
             parameters: parameters.iter().map(text).collect(),
         };
         self.component

@@ -279,9 +279,8 @@ mod guest_programs {
     }
 
     async fn probe(server: &Server, mode: &str) -> firebox_tests::Answer {
-        server
-            .invoke_at(&format!("/v1/functions/probe/invoke?mode={mode}"), "hello")
-            .await
+        let path = format!("/v1/functions/probe/invoke?mode={mode}");
+        server.invoke_at(&path, r#"{"x": [[1, 2]]}"#).await
     }
 
     #[tokio::test]
@@ -301,7 +300,7 @@ mod guest_programs {
     async fn that_never_end_while_others_keep_answering() {
         let server = server_with_probe("deadline = \"2s\"").await;
         let began = Instant::now();
-        let stuck = probe(&server, "loop");
+        let stuck = probe(&server, "spin");
         let others = async {
             let mut answered = 0;
             while began.elapsed() < Duration::from_millis(1500) {
@@ -338,9 +337,15 @@ mod guest_programs {
     #[tokio::test]
     async fn that_answer_with_an_error() {
         let server = server_with_probe("").await;
-        probe(&server, "invalid-input").await.refused(400, &[]);
-        probe(&server, "internal").await.refused(500, &[]);
-        let busy = probe(&server, "unavailable").await.refused(503, &[]);
+        probe(&server, "refuse")
+            .await
+            .refused(400, &["refused on purpose"]);
+        probe(&server, "internal")
+            .await
+            .refused(500, &["internal on purpose"]);
+        let busy = probe(&server, "unavailable")
+            .await
+            .refused(503, &["unavailable on purpose"]);
         assert!(!busy.header("retry-after").is_empty());
     }
 }

@@ -14,7 +14,8 @@ async fn a_request_in_flight_is_answered() {
             &Bundle::of_component(guests::component_of(&guests::guest("probe"))),
         )
         .await;
-    let slow = server.invoke_at("/v1/functions/probe/invoke?mode=sleep&millis=1500", "hello");
+    let path = "/v1/functions/probe/invoke?mode=sleep&ms=1500";
+    let slow = server.invoke_at(path, r#"{"x": [[1, 2]]}"#);
     let stop = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         server.terminate();
