@@ -102,19 +102,19 @@ fn no_server_is_told_with_its_address_and_what_to_do() {
 async fn a_project_goes_from_new_to_an_answer() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
-    firebox(&server, folder.path(), &["new", "greeter"]);
-    firebox(&server, folder.path(), &["build", "greeter"]);
-    let deployed = firebox(&server, folder.path(), &["deploy", "greeter"]);
-    assert!(
-        deployed.contains("greeter") && deployed.contains('1'),
-        "{deployed}"
-    );
-    let answer = firebox(&server, folder.path(), &["invoke", "greeter", "World"]);
-    assert!(answer.contains("World"), "{answer}");
-    let list = firebox(&server, folder.path(), &["functions"]);
-    assert!(list.contains("greeter"), "{list}");
+    let here = folder.path();
+    firebox(&server, here, &["new", "word-count"]);
+    firebox(&server, here, &["build", "word-count"]);
+    let deployed = firebox(&server, here, &["deploy", "word-count"]);
+    assert!(deployed.contains("word-count version 1"), "{deployed}");
+    let answer = firebox(&server, here, &["invoke", "word-count", "to be or not to be"]);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["words"], 6);
+    assert_eq!(answer["most_frequent"][0], json!({"word": "be", "count": 2}));
+    let list = firebox(&server, here, &["functions"]);
+    assert!(list.contains("word-count"), "{list}");
 
-    let again = refused(&server, folder.path(), &["new", "greeter"]);
+    let again = refused(&server, here, &["new", "word-count"]);
     assert!(
         again.contains("greeter"),
         "a project is not written over: {again}"
