@@ -2,9 +2,10 @@
 //! token that is wrong.
 
 use proc_macro2::TokenStream;
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, Item, ItemFn, Pat, Result, ReturnType, Type};
+use syn::{Error, FnArg, Item, ItemFn, Pat, PatType, Receiver, Result, ReturnType, Type};
 
 use crate::options::{Options, Shape};
 
@@ -30,7 +31,7 @@ pub struct Argument {
 pub fn read(options: Options, item: TokenStream) -> Result<Declaration> {
     let mut function = match syn::parse2(item)? {
         Item::Fn(function) => function,
-        other => return Err(Error::new(other.span(), "`#[function]` goes on a `fn`")),
+        other => return Err(Error::new_spanned(other, "`#[function]` goes on a `fn`")),
     };
     refuse_what_cannot_be_called(&function)?;
     let answer = answer(&function, &options)?;
@@ -49,39 +50,46 @@ pub fn read(options: Options, item: TokenStream) -> Result<Declaration> {
     })
 }
 
+/// The item of a refused declaration, without the attributes that only a
+/// declaration understands.
+pub fn without_shapes(item: TokenStream) -> TokenStream {
+    let Ok(Item::Fn(mut function)) = syn::parse2(item.clone()) else {
+        return item;
+    };
+    for argument in &mut function.sig.inputs {
+        let (FnArg::Typed(PatType { attrs, .. }) | FnArg::Receiver(Receiver { attrs, .. })) =
+            argument;
+        attrs.retain(|attribute| !attribute.path().is_ident("shape"));
+    }
+    function.into_token_stream()
+}
+
 fn refuse_what_cannot_be_called(function: &ItemFn) -> Result<()> {
     let signature = &function.sig;
-    let refuse = |span, why: &str| Err(Error::new(span, why));
+    let refuse = |token: &dyn ToTokens, why| Err(Error::new_spanned(token.to_token_stream(), why));
     if let Some(token) = &signature.asyncness {
         return refuse(
-            token.span,
+            token,
             "a function isn't async: models are run by plain calls",
         );
     }
     if let Some(token) = &signature.unsafety {
         return refuse(
-            token.span,
+            token,
             "a function is called by the host: it can't be unsafe",
         );
     }
     if let Some(abi) = &signature.abi {
-        return refuse(
-            abi.span(),
-            "the host calls a function by its own interface: leave the ABI out",
-        );
+        let why = "the host calls a function by its own interface: leave the ABI out";
+        return refuse(abi, why);
     }
     if !signature.generics.params.is_empty() {
-        let span = signature.generics.span();
-        return refuse(
-            span,
-            "the host can't choose type parameters: write the types out",
-        );
+        let why = "the host can't choose type parameters: write the types out";
+        return refuse(&signature.generics, why);
     }
     if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
-        return refuse(
-            receiver.span(),
-            "a function has no `self`: take state as `&T`, made by `init`",
-        );
+        let why = "a function has no `self`: take state as `&T`, made by `init`";
+        return refuse(receiver, why);
     }
     Ok(())
 }
@@ -117,11 +125,11 @@ fn state(function: &ItemFn, options: &Options) -> Result<Option<Type>> {
             }
             _ => String::from("only the first argument can be state; take the others by value"),
         };
-        return Err(Error::new(ty.span(), why));
+        return Err(Error::new_spanned(ty, why));
     }
     if let (Some(init), None) = (&options.init, &state) {
         let why = "`init` makes a state that the function doesn't take: its first argument should be `&T`";
-        return Err(Error::new(init.span(), why));
+        return Err(Error::new_spanned(init, why));
     }
     Ok(state)
 }
@@ -157,7 +165,7 @@ fn argument_of(argument: &mut FnArg) -> Result<Argument> {
             let why = format!(
                 "say the shape of `{name}`: write `#[shape(_, 4)]` before it, with a size or `_` for each dimension"
             );
-            return Err(Error::new(ty.span(), why));
+            return Err(Error::new_spanned(ty, why));
         }
         Some((span, _))
             if matches!(
@@ -185,8 +193,8 @@ fn refuse_what_cannot_be_taken(arguments: &[Argument], options: &Options) -> Res
         .filter(|argument| is(argument, &bodies))
         .nth(1)
     {
-        return Err(Error::new(
-            second.ty.span(),
+        return Err(Error::new_spanned(
+            &second.ty,
             "a request has one body, and it is taken already",
         ));
     }
@@ -195,8 +203,8 @@ fn refuse_what_cannot_be_taken(arguments: &[Argument], options: &Options) -> Res
         request,
         arguments.iter().find(|other| !is(other, &["Request"])),
     ) {
-        return Err(Error::new(
-            other.ty.span(),
+        return Err(Error::new_spanned(
+            &other.ty,
             "`Request` is everything: take this from it",
         ));
     }
@@ -222,11 +230,11 @@ fn answer(function: &ItemFn, options: &Options) -> Result<Type> {
     match answered.as_str() {
         "Tensor" if options.output.is_none() => {
             let why = "say the shape of the answer: `#[function(output = [_, 4])]`, with a size or `_` for each dimension";
-            Err(Error::new(ty.span(), why))
+            Err(Error::new_spanned(ty, why))
         }
         "Outputs" if options.outputs.is_none() => {
             let why = "say what the outputs are: `#[function(outputs = [label: i64[_], score: f32[_, 4]])]`";
-            Err(Error::new(ty.span(), why))
+            Err(Error::new_spanned(ty, why))
         }
         _ => match (&options.output, &options.outputs) {
             (Some((key, _)), _) if answered != "Tensor" => Err(Error::new(

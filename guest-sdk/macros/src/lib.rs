@@ -23,9 +23,10 @@ pub fn function(options: TokenStream, item: TokenStream) -> TokenStream {
     let item = proc_macro2::TokenStream::from(item);
     match declaration::read(options, item.clone()) {
         Ok(declaration) => expand::expand(&declaration).into(),
-        // The item stays as it is, so that its uses don't fail as well.
+        // The item stays, so that its uses don't fail as well.
         Err(error) => {
             let error = error.into_compile_error();
+            let item = declaration::without_shapes(item);
             quote::quote!(#error #item).into()
         }
     }
