@@ -107,14 +107,21 @@ async fn a_project_goes_from_new_to_an_answer() {
     firebox(&server, here, &["build", "word-count"]);
     let deployed = firebox(&server, here, &["deploy", "word-count"]);
     assert!(deployed.contains("word-count version 1"), "{deployed}");
-    let answer = firebox(&server, here, &["invoke", "word-count", "to be or not to be"]);
+    let answer = firebox(
+        &server,
+        here,
+        &["invoke", "word-count", "to be or not to be"],
+    );
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["words"], 6);
-    assert_eq!(answer["most_frequent"][0], json!({"word": "be", "count": 2}));
+    assert_eq!(
+        answer["most_frequent"][0],
+        json!({"word": "be", "count": 2})
+    );
     let list = firebox(&server, here, &["functions"]);
     assert!(list.contains("word-count"), "{list}");
 
-    let again = refused(&server, here, &["new", "word-count"]);
+    let again = failed(&server, here, LOCAL_FAILURE, &["new", "word-count"]);
     assert!(
         again.contains("greeter"),
         "a project is not written over: {again}"
@@ -194,11 +201,11 @@ async fn what_the_server_refuses_is_told_with_its_hint() {
         .deploy("adder", &Bundle::of_model(onnx::add_one()))
         .await;
     let folder = tempfile::tempdir().unwrap();
-    let said = refused(&server, folder.path(), &["invoke", "addr", "{}"]);
+    let said = failed(&server, folder.path(), REFUSED, &["invoke", "addr", "{}"]);
     assert!(said.contains("addr") && said.contains("adder"), "{said}");
     std::fs::write(folder.path().join("bad.onnx"), "not a model").unwrap();
-    let said = refused(&server, folder.path(), &["deploy", "bad.onnx"]);
+    let said = failed(&server, folder.path(), REFUSED, &["deploy", "bad.onnx"]);
     assert!(said.contains("bad"), "{said}");
-    let said = refused(&server, folder.path(), &["deploy", "absent"]);
+    let said = failed(&server, folder.path(), LOCAL_FAILURE, &["deploy", "absent"]);
     assert!(said.contains("absent"), "{said}");
 }
