@@ -24,16 +24,20 @@ fn firebox(server: &Server, folder: &Path, arguments: &[&str]) -> String {
     out
 }
 
-/// Runs `firebox` against a server, which must be refused; returns the complaint.
+const LOCAL_FAILURE: i32 = 1;
+const REFUSED: i32 = 4;
+
+/// Runs `firebox` against a server, which must end with this exit code; returns the complaint.
 #[track_caller]
-fn refused(server: &Server, folder: &Path, arguments: &[&str]) -> String {
+fn failed(server: &Server, folder: &Path, code: i32, arguments: &[&str]) -> String {
     let output = against(server, folder, arguments);
     let (out, err) = texts(&output);
-    assert!(
-        !output.status.success(),
-        "firebox {arguments:?} went well: {out}{err}"
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "firebox {arguments:?}: {out}{err}"
     );
-    assert!(!err.contains("panicked"), "{err}");
+    assert!(err.contains("error: "), "{err}");
     err
 }
 
