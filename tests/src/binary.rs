@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The folder of the workspace.
 pub fn workspace() -> &'static Path {
@@ -44,6 +45,36 @@ pub fn firebox() -> &'static Path {
 /// Runs `firebox` with these arguments to its end.
 pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     command().args(arguments).output().expect("firebox runs")
+}
+
+/// Runs a command that must end within `limit`. What it says must fit into a pipe (64 KiB).
+pub fn output_within(mut command: Command, limit: Duration) -> Output {
+    let piped = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = piped.spawn().expect("the command runs");
+    let began = Instant::now();
+    while process
+        .try_wait()
+        .expect("a child can be waited for")
+        .is_none()
+    {
+        if began.elapsed() > limit {
+            process.kill().expect("a child can be killed");
+            let output = process
+                .wait_with_output()
+                .expect("a child can be waited for");
+            panic!(
+                "it did not end within {limit:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process
+        .wait_with_output()
+        .expect("a child can be waited for")
 }
 
 /// `firebox`, ready to be given arguments, without settings from the caller's environment.
