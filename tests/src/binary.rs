@@ -89,15 +89,17 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(workspace());
+    // The whole workspace and a test, so that cargo resolves the features of dependencies as it does
+    // for `cargo test --workspace`; else it would compile half of them a second time.
     command.args([
         "build",
-        "--package",
-        "firebox",
+        "--workspace",
         "--bin",
         "firebox",
-        "--profile",
-        profile(),
+        "--test",
+        "models",
     ]);
+    command.args(["--profile", profile()]);
     command.args(["--message-format", "json-render-diagnostics"]);
     without_cargo_variables(&mut command);
     let output = command.output().expect("cargo runs");
