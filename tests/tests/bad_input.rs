@@ -256,11 +256,11 @@ mod bodies {
         server
             .invoke("adder", vec![b' '; 65 << 10])
             .await
-            .refused(413, &["64"]);
+            .refused(413, &["65536"]);
         server
             .invoke_at(path, long_body(128 << 10))
             .await
-            .refused(413, &["64"]);
+            .refused(413, &["65536"]);
         still_serves(&server).await;
     }
 }
