@@ -63,7 +63,9 @@ impl TensorSpec {
                 found: tensor.dtype(),
             });
         }
-        let Some(dims) = &self.shape else { return Ok(()) };
+        let Some(dims) = &self.shape else {
+            return Ok(());
+        };
         let fits = |dim: &Dim, size: usize| !matches!(dim, Dim::Fixed(n) if *n != size);
         let found = tensor.shape();
         let same = dims.len() == found.len() && dims.iter().zip(found).all(|(d, &n)| fits(d, n));
@@ -142,7 +144,10 @@ impl Signature {
         for (at, (name, tensor)) in inputs.iter().enumerate() {
             let Some(spec) = self.inputs.iter().find(|spec| spec.name == *name) else {
                 let expected = self.input_names();
-                return Err(SignatureError::Unknown { name: name.clone(), expected });
+                return Err(SignatureError::Unknown {
+                    name: name.clone(),
+                    expected,
+                });
             };
             if inputs.iter().take(at).any(|(earlier, _)| earlier == name) {
                 return Err(SignatureError::Twice { name: name.clone() });
@@ -152,14 +157,21 @@ impl Signature {
         for spec in &self.inputs {
             if !inputs.iter().any(|(name, _)| *name == spec.name) {
                 let expected = self.input_names();
-                return Err(SignatureError::Missing { name: spec.name.clone(), expected });
+                return Err(SignatureError::Missing {
+                    name: spec.name.clone(),
+                    expected,
+                });
             }
         }
         Ok(())
     }
 
     fn input_names(&self) -> String {
-        let names: Vec<_> = self.inputs.iter().map(|spec| format!("`{}`", spec.name)).collect();
+        let names: Vec<_> = self
+            .inputs
+            .iter()
+            .map(|spec| format!("`{}`", spec.name))
+            .collect();
         names.join(", ")
     }
 }
@@ -170,8 +182,15 @@ mod tests {
 
     fn image() -> Signature {
         let shape = Some(vec![Dim::Named("batch".into()), Dim::Fixed(3)]);
-        let x = TensorSpec { name: "x".into(), dtype: DType::F32, shape };
-        Signature { inputs: vec![x], outputs: vec![] }
+        let x = TensorSpec {
+            name: "x".into(),
+            dtype: DType::F32,
+            shape,
+        };
+        Signature {
+            inputs: vec![x],
+            outputs: vec![],
+        }
     }
 
     fn given(name: &str, tensor: Tensor) -> Vec<(String, Tensor)> {
@@ -184,21 +203,32 @@ mod tests {
             let count = shape.iter().product();
             Tensor::from_f32(shape, &vec![0.0; count]).unwrap()
         };
-        let said = |inputs| image().check_inputs(&inputs).unwrap_err().to_string();
+        let said =
+            |inputs: Vec<(String, Tensor)>| image().check_inputs(&inputs).unwrap_err().to_string();
         assert_eq!(said(vec![]), "input `x` is missing; expected `x`");
-        assert_eq!(said(given("y", f32s(vec![1, 3]))), "there is no input `y`; expected `x`");
+        assert_eq!(
+            said(given("y", f32s(vec![1, 3]))),
+            "there is no input `y`; expected `x`"
+        );
         assert_eq!(
             said(given("x", f32s(vec![1, 4]))),
             "input `x`: expected shape [batch, 3], found [1, 4]"
         );
         let ints = Tensor::from_i64(vec![1, 3], &[1, 2, 3]).unwrap();
-        assert_eq!(said(given("x", ints)), "input `x`: expected dtype f32, found i64");
+        assert_eq!(
+            said(given("x", ints)),
+            "input `x`: expected dtype f32, found i64"
+        );
         assert_eq!(image().check_inputs(&given("x", f32s(vec![7, 3]))), Ok(()));
     }
 
     #[test]
     fn a_scalar_and_a_single_element_stand_for_each_other() {
-        let spec = TensorSpec { name: "sr".into(), dtype: DType::I64, shape: Some(vec![]) };
+        let spec = TensorSpec {
+            name: "sr".into(),
+            dtype: DType::I64,
+            shape: Some(vec![]),
+        };
         let one = Tensor::from_i64(vec![1], &[16000]).unwrap();
         assert_eq!(spec.check(&one), Ok(()));
         let two = Tensor::from_i64(vec![2], &[1, 2]).unwrap();

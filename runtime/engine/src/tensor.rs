@@ -111,7 +111,9 @@ pub enum TensorError {
         shape: Vec<usize>,
     },
     /// A `bytes` tensor whose length prefixes do not add up.
-    #[error("bytes tensor of shape {shape:?} should hold {expected} length-prefixed elements, found {found} whole ones")]
+    #[error(
+        "bytes tensor of shape {shape:?} should hold {expected} length-prefixed elements, found {found} whole ones"
+    )]
     Elements {
         /// Shape.
         shape: Vec<usize>,
@@ -124,7 +126,11 @@ pub enum TensorError {
 
 impl Tensor {
     /// Checks that `data` is exactly what `dtype` and `shape` need.
-    pub fn new(dtype: DType, shape: Vec<usize>, data: impl Into<Bytes>) -> Result<Self, TensorError> {
+    pub fn new(
+        dtype: DType,
+        shape: Vec<usize>,
+        data: impl Into<Bytes>,
+    ) -> Result<Self, TensorError> {
         let data = data.into();
         let Some(count) = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) else {
             return Err(TensorError::TooLarge { shape });
@@ -134,14 +140,23 @@ impl Tensor {
                 None => return Err(TensorError::TooLarge { shape }),
                 Some(expected) if expected != data.len() => {
                     let found = data.len();
-                    return Err(TensorError::ByteCount { dtype, shape, expected, found });
+                    return Err(TensorError::ByteCount {
+                        dtype,
+                        shape,
+                        expected,
+                        found,
+                    });
                 }
                 Some(_) => {}
             },
             None => {
                 let (found, rest) = whole_elements(&data);
                 if found != count || rest != 0 {
-                    return Err(TensorError::Elements { shape, expected: count, found });
+                    return Err(TensorError::Elements {
+                        shape,
+                        expected: count,
+                        found,
+                    });
                 }
             }
         }
@@ -156,7 +171,11 @@ impl Tensor {
         let mut data = Vec::with_capacity(blob.len() + 4);
         data.extend_from_slice(&len.to_le_bytes());
         data.extend_from_slice(blob);
-        Ok(Self { dtype: DType::Bytes, shape: vec![1], data: data.into() })
+        Ok(Self {
+            dtype: DType::Bytes,
+            shape: vec![1],
+            data: data.into(),
+        })
     }
 
     /// The elements of a `bytes` tensor, in order; nothing for other dtypes.
@@ -255,7 +274,10 @@ mod tests {
     #[test]
     fn a_wrong_byte_count_names_expected_and_found() {
         let error = Tensor::new(DType::F32, vec![2, 3], vec![0; 20]).unwrap_err();
-        assert_eq!(error.to_string(), "f32 tensor of shape [2, 3] needs 24 bytes, got 20");
+        assert_eq!(
+            error.to_string(),
+            "f32 tensor of shape [2, 3] needs 24 bytes, got 20"
+        );
     }
 
     #[test]
@@ -270,7 +292,14 @@ mod tests {
         assert_eq!(blob.blobs(), [Bytes::from_static(b"hello")]);
         let cut = blob.data().slice(..blob.data().len() - 1);
         let error = Tensor::new(DType::Bytes, vec![1], cut).unwrap_err();
-        assert!(matches!(error, TensorError::Elements { expected: 1, found: 0, .. }));
+        assert!(matches!(
+            error,
+            TensorError::Elements {
+                expected: 1,
+                found: 0,
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! Where a model computes, and which of these places exist here.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn_dispatch::DispatchDevice;
+use serde::{Deserialize, Serialize};
+
+use crate::error::LoadError;
+
+/// Where a model computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A GPU through Vulkan, Metal or DirectX, by its number.
+    Wgpu(usize),
+    /// An NVIDIA GPU through CUDA, by its number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Wgpu(index) => write!(f, "wgpu:{index}"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// A text that names no device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no device; expected cpu, wgpu, wgpu:N, cuda or cuda:N")]
+pub struct UnknownDevice(String);
+
+impl FromStr for Device {
+    type Err = UnknownDevice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
+        let (kind, index) = text.split_once(':').unwrap_or((text, "0"));
+        let index = index.parse().map_err(|_| UnknownDevice(text.into()))?;
+        match kind {
+            "cpu" if text == "cpu" => Ok(Self::Cpu),
+            "wgpu" => Ok(Self::Wgpu(index)),
+            "cuda" => Ok(Self::Cuda(index)),
+            _ => Err(UnknownDevice(text.into())),
+        }
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = UnknownDevice;
+
+    fn try_from(text: String) -> Result<Self, UnknownDevice> {
+        text.parse()
+    }
+}
+
+/// A device and whether it can be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceInfo {
+    /// The device.
+    pub device: Device,
+    /// What people call it.
+    pub name: String,
+    /// Whether a model can be loaded on it now.
+    pub available: bool,
+    /// Why it can't be used, or how it is used.
+    pub note: Option<String>,
+}
+
+/// The devices of this machine, and those that this build could use but does not find.
+pub fn devices() -> Vec<DeviceInfo> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut found = vec![DeviceInfo {
+        device: Device::Cpu,
+        name: "processor".into(),
+        available: true,
+        note: Some(format!("{threads} threads")),
+    }];
+    found.extend(gpus("wgpu", Device::Wgpu, wgpu_devices()));
+    found.extend(gpus("CUDA", Device::Cuda, cuda_devices()));
+    found
+}
+
+fn gpus(
+    name: &str,
+    device: fn(usize) -> Device,
+    found: Result<Vec<DispatchDevice>, String>,
+) -> Vec<DeviceInfo> {
+    let missing = |note: String| {
+        let name = format!("{name} GPU");
+        vec![DeviceInfo {
+            device: device(0),
+            name,
+            available: false,
+            note: Some(note),
+        }]
+    };
+    match found {
+        Err(reason) => missing(reason),
+        Ok(found) if found.is_empty() => missing("none found".into()),
+        Ok(found) => (0..found.len())
+            .map(|index| DeviceInfo {
+                device: device(index),
+                name: format!("{name} GPU {index}"),
+                available: true,
+                note: None,
+            })
+            .collect(),
+    }
+}
+
+/// The device as burn names it.
+pub(crate) fn open(device: Device) -> Result<DispatchDevice, LoadError> {
+    let (index, found) = match device {
+        Device::Cpu => return Ok(cpu()),
+        Device::Wgpu(index) => (index, wgpu_devices()),
+        Device::Cuda(index) => (index, cuda_devices()),
+    };
+    let found = found.map_err(|reason| LoadError::Device { device, reason })?;
+    let count = found.len();
+    found
+        .into_iter()
+        .nth(index)
+        .ok_or_else(|| LoadError::Device {
+            device,
+            reason: format!("{count} such devices were found"),
+        })
+}
+
+/// The processor as burn names it.
+pub(crate) fn cpu() -> DispatchDevice {
+    DispatchDevice::Flex(burn_flex::FlexDevice)
+}
+
+/// Runs a driver's enumeration, which may panic where the driver is missing.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn enumerate(runtime: burn_dispatch::devices::RuntimeId) -> Result<Vec<DispatchDevice>, String> {
+    std::panic::catch_unwind(|| burn_dispatch::Dispatch::enumerate_cube(runtime))
+        .map_err(|_| "its driver could not be loaded".into())
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu_devices() -> Result<Vec<DispatchDevice>, String> {
+    enumerate(burn_dispatch::devices::RuntimeId::Wgpu)
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu_devices() -> Result<Vec<DispatchDevice>, String> {
+    Err("this build was made without the feature `wgpu`".into())
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_devices() -> Result<Vec<DispatchDevice>, String> {
+    enumerate(burn_dispatch::devices::RuntimeId::Cuda)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda_devices() -> Result<Vec<DispatchDevice>, String> {
+    Err("this build was made without the feature `cuda`".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_reads_back_as_it_is_written() {
+        for device in [Device::Cpu, Device::Wgpu(0), Device::Cuda(3)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert!("tpu".parse::<Device>().is_err());
+        assert!("cpu:1".parse::<Device>().is_err());
+    }
+
+    #[test]
+    fn the_processor_is_always_there() {
+        let cpu = devices()
+            .into_iter()
+            .find(|info| info.device == Device::Cpu)
+            .unwrap();
+        assert!(cpu.available);
+    }
+}

@@ -1,0 +1,302 @@
+//! From protobuf messages to a [`Program`]: names become numbers, attributes become types.
+//!
+//! Names are resolved from the inside out, as ONNX scopes them: the body of an `If` sees the
+//! values that were made before it. Everything that can be refused without input tensors is
+//! refused here.
+
+mod attributes;
+mod operators;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use burn_dispatch::DispatchDevice;
+use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+
+use crate::device;
+use crate::error::LoadError;
+use crate::graph::{Block, Node, Op, Program, ValueId};
+use crate::onnx;
+use crate::signature::{Dim, Signature, TensorSpec};
+use crate::tensor::Tensor;
+use crate::value::{Value, is_float};
+use attributes::Attributes;
+
+/// Integer tensors up to this size stay on the host, where shapes are computed.
+const HOST_ELEMENTS: usize = 1024;
+
+/// Lowers a decoded model, and says what it takes and gives.
+pub(crate) fn lower(
+    mut model: ModelProto,
+    device: &DispatchDevice,
+) -> Result<(Program, Signature), LoadError> {
+    let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
+    let stored: HashSet<_> = graph
+        .initializer
+        .iter()
+        .filter_map(|tensor| tensor.name.clone())
+        .collect();
+    // Before IR version 4 every stored tensor had to be an input too.
+    graph.input.retain(|input| {
+        !input
+            .name
+            .as_ref()
+            .is_some_and(|name| stored.contains(name))
+    });
+    let specs = |infos: &[ValueInfoProto]| infos.iter().map(spec).collect::<Result<Vec<_>, _>>();
+    let signature = Signature {
+        inputs: specs(&graph.input)?,
+        outputs: specs(&graph.output)?,
+    };
+
+    let opsets = model
+        .opset_import
+        .iter()
+        .map(|set| (domain(set.domain.as_deref()), set.version.unwrap_or(1)))
+        .collect();
+    let mut lowering = Lowering {
+        program: Program::default(),
+        device: device.clone(),
+        opsets,
+        scopes: Vec::new(),
+        later: Vec::new(),
+    };
+    lowering.scopes.push(HashMap::new());
+    for input in &signature.inputs {
+        let id = lowering.define(&input.name)?;
+        lowering.program.inputs.push(id);
+    }
+    lowering.program.root = lowering.block(graph)?;
+    Ok((lowering.program, signature))
+}
+
+/// ONNX's own domain has two names.
+fn domain(name: Option<&str>) -> String {
+    match name.unwrap_or_default() {
+        "ai.onnx" => String::new(),
+        other => other.to_owned(),
+    }
+}
+
+/// What a graph declares of an input or output.
+fn spec(info: &ValueInfoProto) -> Result<TensorSpec, LoadError> {
+    let name = info.name.clone().unwrap_or_default();
+    let tensor = info
+        .r#type
+        .as_ref()
+        .and_then(|found| found.tensor_type.as_ref());
+    let Some(tensor) = tensor else {
+        let found = "no tensor (a sequence, map or optional)".into();
+        return Err(LoadError::UnsupportedType { name, found });
+    };
+    let dtype = onnx::dtype(tensor.elem_type, &name)?;
+    // Exporters write 0, -1 or "?" where they know nothing.
+    let dim = |dim: &rten_onnx::onnx::Dimension| match (&dim.dim_param, dim.dim_value) {
+        (Some(name), _) if !name.is_empty() && name != "?" => Dim::Named(name.clone()),
+        (_, Some(size)) if size > 0 => Dim::Fixed(size as usize),
+        _ => Dim::Any,
+    };
+    let shape = tensor
+        .shape
+        .as_ref()
+        .map(|shape| shape.dim.iter().map(dim).collect());
+    Ok(TensorSpec { name, dtype, shape })
+}
+
+struct Lowering {
+    program: Program,
+    device: DispatchDevice,
+    /// Version of each imported domain.
+    opsets: HashMap<String, i64>,
+    /// Names that can be read, innermost last.
+    scopes: Vec<HashMap<String, ValueId>>,
+    /// Names that nodes of each open block make, seen yet or not.
+    later: Vec<HashSet<String>>,
+}
+
+impl Lowering {
+    /// Lowers a graph in a scope that holds its inputs, and closes the scope.
+    fn block(&mut self, graph: GraphProto) -> Result<Block, LoadError> {
+        for mut stored in graph.initializer {
+            let name = stored.name.clone().unwrap_or_default();
+            let tensor = onnx::tensor(&mut stored, &name)?;
+            let id = self.define(&name)?;
+            let value = self.upload(&name, tensor)?;
+            self.program.set_constant(id, value);
+        }
+        self.later.push(
+            graph
+                .node
+                .iter()
+                .flat_map(|node| node.output.iter().cloned())
+                .collect(),
+        );
+        let mut nodes = Vec::with_capacity(graph.node.len());
+        for node in graph.node {
+            nodes.extend(self.node(node)?.map(Arc::new));
+        }
+        let outputs = graph
+            .output
+            .iter()
+            .map(|output| self.resolve("graph outputs", output.name.as_deref().unwrap_or_default()))
+            .collect::<Result<_, _>>()?;
+        self.later.pop();
+        self.scopes.pop();
+        Ok(Block { nodes, outputs })
+    }
+
+    /// Lowers a node; a constant becomes no node.
+    fn node(&mut self, mut proto: NodeProto) -> Result<Option<Node>, LoadError> {
+        let operator = proto.op_type.take().unwrap_or_default();
+        let domain = domain(proto.domain.as_deref());
+        let name = match proto.name.take().filter(|name| !name.is_empty()) {
+            Some(name) => name,
+            None => proto
+                .output
+                .iter()
+                .find(|name| !name.is_empty())
+                .cloned()
+                .unwrap_or_default(),
+        };
+        let mut inputs = proto
+            .input
+            .iter()
+            .map(|input| match input.as_str() {
+                "" => Ok(None),
+                input => self.resolve(&name, input).map(Some),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let opset = self.opsets.get(&domain).copied().unwrap_or(1);
+        let said = if domain.is_empty() {
+            operator.clone()
+        } else {
+            format!("{domain}.{operator}")
+        };
+        let unsupported = || LoadError::Unsupported {
+            operator: said.clone(),
+            node: name.clone(),
+            opset,
+        };
+        if !domain.is_empty() {
+            return Err(unsupported());
+        }
+        let wrong = |reason: String| LoadError::Node {
+            operator: operator.clone(),
+            node: name.clone(),
+            reason,
+        };
+
+        let mut attributes = Attributes::new(&mut proto.attribute);
+        if operator == "Constant" {
+            let tensor = operators::constant(&mut attributes, &name).map_err(|e| e.at(wrong))?;
+            let [output] = proto.output.as_slice() else {
+                return Err(wrong("a constant has one output".into()));
+            };
+            let id = self.define(output)?;
+            let value = self.upload(&name, tensor)?;
+            self.program.set_constant(id, value);
+            return Ok(None);
+        }
+        let op = if operator == "If" {
+            let then = attributes.graph("then_branch").map_err(wrong)?;
+            let otherwise = attributes.graph("else_branch").map_err(wrong)?;
+            self.branches(then, otherwise, proto.output.len())
+                .map_err(|e| e.at(wrong))?
+        } else {
+            let mut context = operators::Context {
+                program: &mut self.program,
+                device: &self.device,
+                node: &name,
+                inputs: &mut inputs,
+                outputs: proto.output.len(),
+                opset,
+            };
+            operators::parse(&operator, &mut attributes, &mut context)
+                .map_err(|e| e.at(wrong))?
+                .ok_or_else(unsupported)?
+        };
+        let outputs = proto
+            .output
+            .iter()
+            .map(|output| match output.as_str() {
+                "" => Ok(None),
+                output => self.define(output).map(Some),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let made = operators::output_count(&op);
+        if made.is_some_and(|made| outputs.iter().skip(made).any(Option::is_some)) {
+            return Err(wrong(format!(
+                "its outputs beyond {} are not supported",
+                outputs.len() - 1
+            )));
+        }
+        Ok(Some(Node {
+            name,
+            op,
+            inputs,
+            outputs,
+        }))
+    }
+
+    fn branches(
+        &mut self,
+        then: GraphProto,
+        otherwise: GraphProto,
+        outputs: usize,
+    ) -> Result<Op, operators::ParseError> {
+        let mut branch = |graph: GraphProto| -> Result<Block, operators::ParseError> {
+            if graph.output.len() != outputs {
+                let found = graph.output.len();
+                return Err(format!("a branch gives {found} values, the node {outputs}").into());
+            }
+            self.scopes.push(HashMap::new());
+            Ok(self.block(graph)?)
+        };
+        Ok(Op::If {
+            then: branch(then)?,
+            otherwise: branch(otherwise)?,
+        })
+    }
+
+    fn resolve(&self, reader: &str, name: &str) -> Result<ValueId, LoadError> {
+        if let Some(id) = self.scopes.iter().rev().find_map(|scope| scope.get(name)) {
+            return Ok(*id);
+        }
+        let (reader, value) = (reader.to_owned(), name.to_owned());
+        if self.later.iter().any(|later| later.contains(name)) {
+            return Err(LoadError::Order { reader, value });
+        }
+        Err(LoadError::Missing { reader, value })
+    }
+
+    fn define(&mut self, name: &str) -> Result<ValueId, LoadError> {
+        let id = self.program.add_value(name);
+        let scope = self.scopes.last_mut();
+        match scope.and_then(|scope| scope.insert(name.to_owned(), id)) {
+            None => Ok(id),
+            Some(_) => Err(LoadError::Duplicate {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    fn upload(&self, name: &str, tensor: Tensor) -> Result<Value, LoadError> {
+        upload(tensor, &self.device).map_err(|error| LoadError::Weights {
+            name: name.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Puts a constant where it will be read: shapes and indices on the host.
+pub(crate) fn upload(
+    tensor: Tensor,
+    device: &DispatchDevice,
+) -> Result<Value, crate::error::OpError> {
+    if is_float(tensor.dtype()) || tensor.len() > HOST_ELEMENTS {
+        Value::upload(tensor, device)
+    } else {
+        Value::upload(tensor, &device::cpu())
+    }
+}

@@ -1,0 +1,241 @@
+//! A loaded model: what callers hold.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn_dispatch::DispatchDevice;
+use bytes::Bytes;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::device::{self, Device};
+use crate::error::{LoadError, RunError};
+use crate::graph::Program;
+use crate::plan::{self, Plan};
+use crate::signature::Signature;
+use crate::tensor::Tensor;
+use crate::{fold, fuse, lower, onnx};
+
+/// Plans that are kept; the one unused for longest goes first.
+const PLANS: usize = 32;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where it computes.
+    pub device: Device,
+    /// Threads of its own that compute, on the CPU. Left out, all models share one pool with
+    /// a thread for each core, and small work stays on the calling thread.
+    pub threads: Option<usize>,
+}
+
+/// A model with its weights on a device.
+///
+/// Shared freely between threads: runs do not wait for each other. Its memory goes back when
+/// it is dropped.
+pub struct Model {
+    program: Program,
+    signature: Signature,
+    /// Inputs whose values choose a branch, so that a plan holds for one value only.
+    selecting: Vec<bool>,
+    plans: Mutex<Vec<(Key, Arc<Plan>)>>,
+    device: DispatchDevice,
+    threads: Option<ThreadPool>,
+    weight_bytes: usize,
+}
+
+/// What a plan is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    shapes: Vec<Vec<usize>>,
+    selected: Vec<Bytes>,
+}
+
+impl Model {
+    /// Loads a model from the bytes of an ONNX file.
+    ///
+    /// Decodes it, checks every operator and its attributes, moves the weights to the device
+    /// and computes what does not depend on inputs.
+    pub fn load(onnx: Bytes, options: &Options) -> Result<Self, LoadError> {
+        Self::from_slice(&onnx, options)
+    }
+
+    /// Loads a model from an ONNX file, which is mapped while it is read.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, LoadError> {
+        let unread = |source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(unread)?;
+        #[allow(unsafe_code, reason = "mapping a file")]
+        // SAFETY: the mapping lives in this function only. Model files are written once and
+        // never changed in place; a file that is cut short meanwhile would end the process,
+        // as with any mapped file.
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unread)?;
+        Self::from_slice(&bytes, options)
+    }
+
+    fn from_slice(bytes: &[u8], options: &Options) -> Result<Self, LoadError> {
+        let device = device::open(options.device)?;
+        let threads = options.threads.map(pool).transpose()?;
+        let proto = onnx::decode(bytes)?;
+        let (mut program, signature) = lower::lower(proto, &device)?;
+        fold::fold(&mut program, &device);
+        fuse::fuse(&mut program);
+        let selecting = fold::selecting_inputs(&program, &signature);
+        let weights = program.constants.iter().flatten();
+        let weight_bytes = weights.map(|value| value.bytes()).sum();
+        let plans = Mutex::default();
+        Ok(Self {
+            program,
+            signature,
+            selecting,
+            plans,
+            device,
+            threads,
+            weight_bytes,
+        })
+    }
+
+    /// What the model takes and gives.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Bytes of weights that are held; plans and what a run needs come on top.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// Runs the model, on the calling thread or on its own threads, until it is done.
+    ///
+    /// Takes exactly the inputs of the signature, in any order; gives the outputs in the
+    /// model's order. The first run with new input shapes also makes a plan for them.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Input`] where the inputs do not fit the signature, else which node failed
+    /// and why.
+    pub fn run(&self, inputs: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, RunError> {
+        self.signature.check_inputs(&inputs)?;
+        match &self.threads {
+            Some(pool) => pool.install(|| self.compute(inputs)),
+            None => self.compute(inputs),
+        }
+    }
+
+    fn compute(
+        &self,
+        mut inputs: Vec<(String, Tensor)>,
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
+        let mut ordered = Vec::with_capacity(inputs.len());
+        for spec in &self.signature.inputs {
+            let found = inputs.iter().position(|(name, _)| *name == spec.name);
+            let Some((_, tensor)) = found.map(|at| inputs.swap_remove(at)) else {
+                continue;
+            };
+            let declared = spec.shape.as_ref().map(Vec::len);
+            ordered.push(with_declared_rank(tensor, declared));
+        }
+        let key = Key {
+            shapes: ordered
+                .iter()
+                .map(|tensor| tensor.shape().to_vec())
+                .collect(),
+            selected: self
+                .selecting
+                .iter()
+                .zip(&ordered)
+                .filter(|(selects, _)| **selects)
+                .map(|(_, tensor)| tensor.data().clone())
+                .collect(),
+        };
+        let at_edge = |node: &str, source| RunError::Operator {
+            operator: "the tensor".into(),
+            node: node.to_owned(),
+            source,
+        };
+        let values = ordered
+            .into_iter()
+            .zip(&self.signature.inputs)
+            .map(|(tensor, spec)| {
+                lower::upload(tensor, &self.device).map_err(|error| at_edge(&spec.name, error))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let outputs = match self.planned(&key) {
+            Some(plan) => plan.run(&self.program, values, &self.device)?,
+            None => {
+                let (outputs, plan) =
+                    plan::trace(&self.program, values, &self.selecting, &self.device)?;
+                self.keep(key, plan);
+                outputs
+            }
+        };
+        self.signature
+            .outputs
+            .iter()
+            .zip(outputs)
+            .map(|(spec, value)| {
+                let tensor = value
+                    .download()
+                    .map_err(|error| at_edge(&spec.name, error))?;
+                Ok((spec.name.clone(), tensor))
+            })
+            .collect()
+    }
+
+    fn planned(&self, key: &Key) -> Option<Arc<Plan>> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = plans.iter().position(|(known, _)| known == key)?;
+        // The most recently used stands last.
+        let found = plans.remove(at);
+        let plan = found.1.clone();
+        plans.push(found);
+        Some(plan)
+    }
+
+    fn keep(&self, key: Key, plan: Plan) {
+        tracing::debug!(steps = plan.len(), shapes = ?key.shapes, "planned");
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.iter().any(|(known, _)| *known == key) {
+            return;
+        }
+        if plans.len() >= PLANS {
+            plans.remove(0);
+        }
+        plans.push((key, Arc::new(plan)));
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("signature", &self.signature)
+            .field("device", &self.device)
+            .field("weight_bytes", &self.weight_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pool of a model's own.
+fn pool(threads: usize) -> Result<ThreadPool, LoadError> {
+    let started = ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|number| format!("model-{number}"))
+        .build();
+    started.map_err(|error| LoadError::Threads {
+        threads,
+        reason: error.to_string(),
+    })
+}
+
+/// A scalar and a single element stand for each other at the edge; inside, ranks matter.
+fn with_declared_rank(tensor: Tensor, declared: Option<usize>) -> Tensor {
+    let shape = match (declared, tensor.shape()) {
+        (Some(0), [1]) => vec![],
+        (Some(1), []) => vec![1],
+        _ => return tensor,
+    };
+    Tensor::new(tensor.dtype(), shape, tensor.data().clone()).unwrap_or(tensor)
+}

@@ -1,0 +1,328 @@
+//! Operators on values, one module per family.
+//!
+//! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
+
+mod conv;
+mod elementwise;
+mod index;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
+mod rnn;
+mod shape;
+
+use burn_dispatch::DispatchDevice;
+
+use crate::error::OpError;
+use crate::graph::Op;
+use crate::value::Value;
+
+pub(crate) type Result<T> = std::result::Result<T, OpError>;
+
+/// The inputs of a node. Taking one out gives its memory to the operator where it was the
+/// last reader, so that burn can compute in place.
+pub(crate) struct Args(Vec<Option<Value>>);
+
+impl Args {
+    pub fn new(values: Vec<Option<Value>>) -> Self {
+        Self(values)
+    }
+
+    pub fn take(&mut self, index: usize) -> Result<Value> {
+        self.optional(index).ok_or(OpError::MissingInput { index })
+    }
+
+    pub fn optional(&mut self, index: usize) -> Option<Value> {
+        self.0.get_mut(index).and_then(Option::take)
+    }
+
+    /// All of them, as a variadic operator wants them.
+    pub fn all(&mut self) -> Result<Vec<Value>> {
+        let missing =
+            |(index, value): (usize, Option<Value>)| value.ok_or(OpError::MissingInput { index });
+        self.0.drain(..).enumerate().map(missing).collect()
+    }
+
+    /// A list of integers: a shape, axes, pads.
+    pub fn ints(&mut self, index: usize) -> Result<Vec<i64>> {
+        ints(&self.take(index)?)
+    }
+
+    pub fn optional_ints(&mut self, index: usize) -> Result<Option<Vec<i64>>> {
+        self.optional(index).as_ref().map(ints).transpose()
+    }
+
+    /// Moves what lies on the host to the device of the rest, for an operator that computes
+    /// where its data is.
+    fn together(&mut self, device: &DispatchDevice) -> Result<()> {
+        if matches!(device, DispatchDevice::Flex(_)) {
+            return Ok(());
+        }
+        if self
+            .0
+            .iter()
+            .flatten()
+            .all(|value| value.device() != *device)
+        {
+            return Ok(());
+        }
+        for slot in &mut self.0 {
+            if let Some(value) = slot.take() {
+                let there = value.device() == *device;
+                *slot = Some(if there {
+                    value
+                } else {
+                    Value::upload(value.download()?, device)?
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ints(value: &Value) -> Result<Vec<i64>> {
+    if !matches!(value, Value::Int(_)) {
+        return Err(OpError::DType {
+            expected: "integers".into(),
+            found: value.dtype(),
+        });
+    }
+    value.to_ints()
+}
+
+/// Runs one operator that is not control flow.
+pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Vec<Value>> {
+    let args = &mut args;
+    args.together(device)?;
+    let one = match op {
+        Op::Unary(kind) => elementwise::unary(*kind, args.take(0)?)?,
+        Op::Binary(kind) => elementwise::binary(*kind, args.take(0)?, args.take(1)?)?,
+        Op::Variadic(kind) => elementwise::variadic(*kind, args.all()?)?,
+        Op::Compare(kind) => elementwise::compare(*kind, args.take(0)?, args.take(1)?)?,
+        Op::Logic(kind) => elementwise::logic(*kind, args.take(0)?, args.take(1)?)?,
+        Op::Where => elementwise::choose(args.take(0)?, args.take(1)?, args.take(2)?)?,
+        Op::Clip => elementwise::clip(args.take(0)?, args.optional(1), args.optional(2))?,
+        Op::Cast(dtype) => args.take(0)?.cast(*dtype)?,
+        Op::CastLike => {
+            let dtype = args.take(1)?.dtype();
+            args.take(0)?.cast(dtype)?
+        }
+
+        Op::MatMul => matmul::matmul(args.take(0)?, args.take(1)?)?,
+        Op::Linear => matmul::linear(args.take(0)?, args.take(1)?, args.take(2)?)?,
+        Op::Gemm {
+            alpha,
+            beta,
+            transpose_a,
+            transpose_b,
+        } => {
+            let (a, b, c) = (args.take(0)?, args.take(1)?, args.optional(2));
+            matmul::gemm(a, b, c, *alpha, *beta, *transpose_a, *transpose_b)?
+        }
+        Op::Conv(conv) => conv::conv(conv, args.take(0)?, args.take(1)?, args.optional(2))?,
+        Op::ConvTranspose {
+            conv,
+            output_padding,
+            output_shape,
+        } => {
+            let (x, weights, bias) = (args.take(0)?, args.take(1)?, args.optional(2));
+            conv::conv_transpose(conv, output_padding, output_shape, x, weights, bias)?
+        }
+
+        Op::MaxPool(window) => pool::max(window, args.take(0)?)?,
+        Op::AveragePool {
+            window,
+            count_padding,
+        } => pool::average(window, *count_padding, args.take(0)?)?,
+        Op::GlobalMaxPool => pool::global(crate::graph::Reduce::Max, args.take(0)?)?,
+        Op::GlobalAveragePool => pool::global(crate::graph::Reduce::Mean, args.take(0)?)?,
+
+        Op::BatchNorm { epsilon } => norm::batch(args, *epsilon)?,
+        Op::InstanceNorm { epsilon } => norm::instance(args, *epsilon)?,
+        Op::LayerNorm { axis, epsilon } => norm::layer(args, *axis, *epsilon)?,
+        Op::LpNorm { axis, p } => norm::lp(args.take(0)?, *axis, *p)?,
+        Op::Softmax { axis, flat, log } => norm::softmax(args.take(0)?, *axis, *flat, *log)?,
+
+        Op::Reduce {
+            kind,
+            keep_dims,
+            noop_with_empty_axes,
+        } => {
+            let axes = args.optional_ints(1)?.unwrap_or_default();
+            let x = args.take(0)?;
+            if axes.is_empty() && *noop_with_empty_axes {
+                x
+            } else {
+                reduce::reduce(*kind, x, &axes, *keep_dims)?
+            }
+        }
+        Op::ArgExtreme {
+            largest,
+            axis,
+            keep_dims,
+            last,
+        } => reduce::arg_extreme(args.take(0)?, *largest, *axis, *keep_dims, *last)?,
+        Op::CumSum { exclusive, reverse } => {
+            let axis = args.ints(1)?;
+            reduce::cumulative_sum(args.take(0)?, &axis, *exclusive, *reverse)?
+        }
+        Op::TopK { axis, largest } => {
+            let k = args.ints(1)?;
+            return reduce::top_k(args.take(0)?, &k, *axis, *largest);
+        }
+
+        Op::Identity => args.take(0)?,
+        Op::Dropout => return shape::dropout(args.take(0)?),
+        Op::Shape { start, end } => shape::shape(&args.take(0)?, *start, *end),
+        Op::Size => shape::size(&args.take(0)?),
+        Op::Reshape { allow_zero } => {
+            let shape = args.ints(1)?;
+            shape::reshape(args.take(0)?, &shape, *allow_zero)?
+        }
+        Op::Flatten { axis } => shape::flatten(args.take(0)?, *axis)?,
+        Op::Squeeze => {
+            let axes = args.optional_ints(1)?;
+            shape::squeeze(args.take(0)?, axes.as_deref())?
+        }
+        Op::Unsqueeze => {
+            let axes = args.ints(1)?;
+            shape::unsqueeze(args.take(0)?, &axes)?
+        }
+        Op::Transpose(axes) => shape::transpose(args.take(0)?, axes.as_deref())?,
+        Op::Concat { axis } => shape::concat(args.all()?, *axis)?,
+        Op::Split { axis, parts } => {
+            let sizes = args.optional_ints(1)?;
+            return shape::split(args.take(0)?, *axis, *parts, sizes);
+        }
+        Op::Slice => {
+            let (starts, ends) = (args.ints(1)?, args.ints(2)?);
+            let (axes, steps) = (args.optional_ints(3)?, args.optional_ints(4)?);
+            shape::slice(args.take(0)?, &starts, &ends, axes, steps)?
+        }
+        Op::Expand => {
+            let shape = args.ints(1)?;
+            shape::expand(args.take(0)?, &shape)?
+        }
+        Op::Tile => {
+            let repeats = args.ints(1)?;
+            shape::tile(args.take(0)?, &repeats)?
+        }
+        Op::Pad(mode) => {
+            let (pads, axes) = (args.ints(1)?, args.optional_ints(3)?);
+            let value = args.optional(2);
+            shape::pad(args.take(0)?, *mode, &pads, axes, value)?
+        }
+        Op::DepthToSpace {
+            block,
+            columns_first,
+        } => shape::depth_to_space(args.take(0)?, *block, *columns_first)?,
+        Op::SpaceToDepth { block } => shape::space_to_depth(args.take(0)?, *block)?,
+        Op::Trilu { upper } => {
+            let diagonal = args
+                .optional_ints(1)?
+                .and_then(|k| k.first().copied())
+                .unwrap_or(0);
+            shape::trilu(args.take(0)?, *upper, diagonal)?
+        }
+        Op::ConstantOfShape { dtype, value } => {
+            shape::constant_of_shape(&args.ints(0)?, *dtype, *value, device)?
+        }
+        Op::Range => shape::arange(&args.take(0)?, &args.take(1)?, &args.take(2)?, device)?,
+
+        Op::Gather { axis } => index::gather(args.take(0)?, &args.take(1)?, *axis)?,
+        Op::GatherElements { axis } => {
+            index::gather_elements(args.take(0)?, &args.take(1)?, *axis)?
+        }
+        Op::GatherNd => index::gather_nd(args.take(0)?, &args.take(1)?)?,
+        Op::ScatterElements { axis, update } => {
+            let (x, indices, updates) = (args.take(0)?, args.take(1)?, args.take(2)?);
+            index::scatter_elements(x, &indices, &updates, *axis, *update)?
+        }
+        Op::ScatterNd { update } => {
+            let (x, indices, updates) = (args.take(0)?, args.take(1)?, args.take(2)?);
+            index::scatter_nd(x, &indices, &updates, *update)?
+        }
+        Op::NonZero => index::non_zero(&args.take(0)?)?,
+        Op::OneHot { axis } => {
+            let (indices, depth, values) = (args.take(0)?, args.ints(1)?, args.take(2)?);
+            index::one_hot(&indices, &depth, values, *axis)?
+        }
+
+        Op::Recurrent(layer) => return rnn::run(layer, args),
+        Op::If { .. } => {
+            return Err(OpError::Value(
+                "control flow is not run as an operator".into(),
+            ));
+        }
+    };
+    Ok(vec![one])
+}
+
+/// An axis counted from the front.
+pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize> {
+    let from_front = if axis < 0 {
+        axis.checked_add_unsigned(rank as u64)
+    } else {
+        Some(axis)
+    };
+    from_front
+        .and_then(|at| usize::try_from(at).ok())
+        .filter(|&at| at < rank)
+        .ok_or(OpError::Axis { axis, rank })
+}
+
+/// Several axes counted from the front, each at most once, in order.
+pub(crate) fn axes(given: &[i64], rank: usize) -> Result<Vec<usize>> {
+    let mut found = given
+        .iter()
+        .map(|&at| axis(at, rank))
+        .collect::<Result<Vec<_>>>()?;
+    found.sort_unstable();
+    if found.windows(2).any(|pair| pair.first() == pair.last()) {
+        return Err(OpError::Value(format!("an axis is given twice: {given:?}")));
+    }
+    Ok(found)
+}
+
+/// The shape that two shapes are repeated to, as NumPy does.
+pub(crate) fn broadcast(left: &[usize], right: &[usize]) -> Result<Vec<usize>> {
+    let rank = left.len().max(right.len());
+    let size = |shape: &[usize], at: usize| match (at + shape.len()).checked_sub(rank) {
+        Some(at) => shape.get(at).copied().unwrap_or(1),
+        None => 1,
+    };
+    (0..rank)
+        .map(|at| match (size(left, at), size(right, at)) {
+            (a, b) if a == b => Ok(a),
+            (1, b) => Ok(b),
+            (a, 1) => Ok(a),
+            _ => Err(OpError::Shape(format!(
+                "shapes {left:?} and {right:?} do not broadcast"
+            ))),
+        })
+        .collect()
+}
+
+/// The value with ones in front of its shape until it has this rank.
+pub(crate) fn with_rank(value: Value, rank: usize) -> Value {
+    let shape = value.shape();
+    if shape.len() >= rank {
+        return value;
+    }
+    let mut wide = vec![1; rank - shape.len()];
+    wide.extend(shape);
+    value.reshape(&wide)
+}
+
+/// The value repeated to a shape that it broadcasts to.
+pub(crate) fn broadcast_to(value: Value, shape: &[usize]) -> Value {
+    if value.shape() == shape {
+        return value;
+    }
+    with_rank(value, shape.len()).expand(shape)
+}
+
+pub(crate) fn count(shape: &[usize]) -> usize {
+    shape.iter().product()
+}

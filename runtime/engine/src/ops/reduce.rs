@@ -1,0 +1,245 @@
+//! Reductions, positions of extremes, running sums, the largest k.
+
+use burn_backend::ops::{FloatTensorOps, IntTensorOps};
+use burn_backend::{IntDType, Scalar};
+
+use super::{Result, axes, axis, count, elementwise};
+use crate::error::OpError;
+use crate::graph::{Binary, Reduce};
+use crate::tensor::DType;
+use crate::value::{B, Value};
+
+/// Over the given axes, or all where none is given.
+pub(super) fn reduce(kind: Reduce, x: Value, over: &[i64], keep_dims: bool) -> Result<Value> {
+    let shape = x.shape();
+    let rank = shape.len();
+    let over = if over.is_empty() {
+        (0..rank).collect()
+    } else {
+        axes(over, rank)?
+    };
+    let gone = |at: &usize| over.contains(at);
+    let result: Vec<_> = (0..rank)
+        .zip(&shape)
+        .filter(|(at, _)| keep_dims || !gone(at))
+        .map(|(at, &size)| if gone(&at) { 1 } else { size })
+        .collect();
+    if x.len() == 0 {
+        return nothing(kind, x, &result);
+    }
+    let [outer, size, inner] = grouped(&shape, &over);
+    let neighbours = outer * size * inner == x.len();
+    let x = if neighbours {
+        x.reshape(&[outer, size, inner])
+    } else {
+        let order: Vec<_> = (0..rank)
+            .filter(|at| !gone(at))
+            .chain(over.iter().copied())
+            .collect();
+        let size: usize = shape
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| gone(at))
+            .map(|(_, n)| n)
+            .product();
+        let kept = x.len() / size;
+        x.permute(&order).reshape(&[kept, size, 1])
+    };
+    Ok(middle(kind, x)?.reshape(&result))
+}
+
+/// Sizes before, within and after the axes, where these are neighbours; else zeros.
+fn grouped(shape: &[usize], over: &[usize]) -> [usize; 3] {
+    let (Some(&first), Some(&last)) = (over.first(), over.last()) else {
+        return [count(shape), 1, 1];
+    };
+    if last - first + 1 != over.len() {
+        return [0; 3];
+    }
+    let part = |from: usize, to: usize| shape.iter().take(to).skip(from).product();
+    [
+        part(0, first),
+        part(first, last + 1),
+        part(last + 1, shape.len()),
+    ]
+}
+
+/// Over the middle axis of three.
+fn middle(kind: Reduce, x: Value) -> Result<Value> {
+    match x {
+        Value::Float(t) => {
+            let square = |t: &burn_dispatch::DispatchTensor| B::float_mul(t.clone(), t.clone());
+            Ok(Value::Float(match kind {
+                Reduce::Sum => B::float_sum_dim(t, 1),
+                Reduce::Mean => B::float_mean_dim(t, 1),
+                Reduce::Max => B::float_max_dim(t, 1),
+                Reduce::Min => B::float_min_dim(t, 1),
+                Reduce::Prod => B::float_prod_dim(t, 1),
+                Reduce::L1 => B::float_sum_dim(B::float_abs(t), 1),
+                Reduce::L2 => B::float_sqrt(B::float_sum_dim(square(&t), 1)),
+                Reduce::SumSquare => B::float_sum_dim(square(&t), 1),
+                Reduce::LogSum => B::float_log(B::float_sum_dim(t, 1)),
+                Reduce::LogSumExp => {
+                    let largest = B::float_max_dim(t.clone(), 1);
+                    // An infinite largest element would make NaN of its own difference.
+                    let bound = Scalar::Float(f64::from(f32::MAX));
+                    let low = Scalar::Float(f64::from(f32::MIN));
+                    let largest = B::float_clamp(largest, low, bound);
+                    let rest = B::float_exp(B::float_sub(t, largest.clone()));
+                    B::float_add(B::float_log(B::float_sum_dim(rest, 1)), largest)
+                }
+            }))
+        }
+        Value::Int(t) => match kind {
+            Reduce::Sum => Ok(Value::Int(B::int_sum_dim(t, 1))),
+            Reduce::Max => Ok(Value::Int(B::int_max_dim(t, 1))),
+            Reduce::Min => Ok(Value::Int(B::int_min_dim(t, 1))),
+            Reduce::Prod => Ok(Value::Int(B::int_prod_dim(t, 1))),
+            _ => {
+                let x = Value::Int(t);
+                let dtype = x.dtype();
+                middle(kind, x.cast(DType::F64)?)?.cast(dtype)
+            }
+        },
+        Value::Bool(_) if matches!(kind, Reduce::Max | Reduce::Min) => {
+            middle(kind, x.cast(DType::I32)?)?.cast(DType::Bool)
+        }
+        other => Err(OpError::DType {
+            expected: "numbers".into(),
+            found: other.dtype(),
+        }),
+    }
+}
+
+/// What a reduction of no elements gives.
+fn nothing(kind: Reduce, x: Value, shape: &[usize]) -> Result<Value> {
+    let float = matches!(x, Value::Float(_));
+    let value = match kind {
+        Reduce::Sum | Reduce::L1 | Reduce::L2 | Reduce::SumSquare => 0.0,
+        Reduce::Prod => 1.0,
+        Reduce::Mean if float => f64::NAN,
+        Reduce::Max | Reduce::LogSum | Reduce::LogSumExp if float => f64::NEG_INFINITY,
+        Reduce::Min if float => f64::INFINITY,
+        _ => return Err(OpError::Value("no elements to reduce".into())),
+    };
+    Value::full(x.dtype(), shape, value, &x.device())
+}
+
+/// The position of the largest or smallest element along an axis.
+pub(super) fn arg_extreme(
+    x: Value,
+    largest: bool,
+    along: i64,
+    keep_dims: bool,
+    last: bool,
+) -> Result<Value> {
+    let mut shape = x.shape();
+    let at = axis(along, shape.len())?;
+    let size = shape.get(at).copied().unwrap_or(1);
+    if size == 0 {
+        return Err(OpError::Value("no elements to choose from".into()));
+    }
+    if keep_dims {
+        shape.iter_mut().skip(at).take(1).for_each(|size| *size = 1);
+    } else {
+        shape.remove(at);
+    }
+    if x.len() == 0 {
+        return Value::full(DType::I64, &shape, 0.0, &x.device());
+    }
+    let x = if last { x.flip(&[at]) } else { x };
+    let found = Value::Int(match (x, largest) {
+        (Value::Float(t), true) => B::float_argmax(t, at, IntDType::I64),
+        (Value::Float(t), false) => B::float_argmin(t, at, IntDType::I64),
+        (Value::Int(t), true) => B::int_argmax(t, at),
+        (Value::Int(t), false) => B::int_argmin(t, at),
+        (other, _) => {
+            return Err(OpError::DType {
+                expected: "numbers".into(),
+                found: other.dtype(),
+            });
+        }
+    })
+    .cast(DType::I64)?
+    .reshape(&shape);
+    if !last {
+        return Ok(found);
+    }
+    let from_end = B::int_add_scalar(B::int_neg(found.int()?), Scalar::Int(size as i64 - 1));
+    Ok(Value::Int(from_end))
+}
+
+pub(super) fn cumulative_sum(
+    x: Value,
+    along: &[i64],
+    exclusive: bool,
+    reverse: bool,
+) -> Result<Value> {
+    let [along] = along else {
+        return Err(OpError::Shape(format!(
+            "expected one axis, found {}",
+            along.len()
+        )));
+    };
+    let at = axis(*along, x.rank())?;
+    if x.len() == 0 {
+        return Ok(x);
+    }
+    let x = if reverse { x.flip(&[at]) } else { x };
+    let sums = match x.clone() {
+        Value::Float(t) => Value::Float(B::float_cumsum(t, at)),
+        Value::Int(t) => Value::Int(B::int_cumsum(t, at)),
+        other => {
+            return Err(OpError::DType {
+                expected: "numbers".into(),
+                found: other.dtype(),
+            });
+        }
+    };
+    let sums = if exclusive {
+        elementwise::binary(Binary::Sub, sums, x)?
+    } else {
+        sums
+    };
+    Ok(if reverse { sums.flip(&[at]) } else { sums })
+}
+
+/// Values and positions, ordered.
+pub(super) fn top_k(x: Value, k: &[i64], along: i64, largest: bool) -> Result<Vec<Value>> {
+    let at = axis(along, x.rank())?;
+    let size = x.shape().get(at).copied().unwrap_or(0);
+    let k = match k {
+        [k] => usize::try_from(*k).ok().filter(|&k| k <= size),
+        _ => None,
+    };
+    let Some(k) = k else {
+        return Err(OpError::Value(format!("k is not between 0 and {size}")));
+    };
+    let mut shape = x.shape();
+    shape.iter_mut().skip(at).take(1).for_each(|size| *size = k);
+    if count(&shape) == 0 {
+        let values = Value::full(x.dtype(), &shape, 0.0, &x.device())?;
+        let places = Value::full(DType::I64, &shape, 0.0, &x.device())?;
+        return Ok(vec![values, places]);
+    }
+    let (values, places) = match x {
+        Value::Float(t) => {
+            let (values, places) = B::float_sort_with_indices(t, at, largest, IntDType::I64);
+            (Value::Float(values), Value::Int(places))
+        }
+        Value::Int(t) => {
+            let (values, places) = B::int_sort_with_indices(t, at, largest);
+            (Value::Int(values), Value::Int(places))
+        }
+        other => {
+            return Err(OpError::DType {
+                expected: "numbers".into(),
+                found: other.dtype(),
+            });
+        }
+    };
+    Ok(vec![
+        values.narrow(at, 0, k),
+        places.cast(DType::I64)?.narrow(at, 0, k),
+    ])
+}

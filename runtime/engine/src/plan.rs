@@ -1,0 +1,541 @@
+//! A plan is what a model comes down to for inputs of certain shapes: a straight list of steps.
+//!
+//! It is made by watching the first run with these shapes. Each value carries whether its
+//! shape, and whether its elements, follow from the inputs' shapes alone. What does is
+//! computed once and kept: `Shape`, the arithmetic on sizes, masks made of them. An `If`
+//! whose condition is such a value is replaced by the branch that it takes. What is left is
+//! cut down to what the outputs need, and each step knows which of its inputs nobody reads
+//! later, so that their memory is reused.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use burn_dispatch::DispatchDevice;
+
+use crate::error::{OpError, RunError};
+use crate::exec::{self, Scope};
+use crate::graph::{Block, Node, Op, Program, ValueId};
+use crate::value::Value;
+
+/// Computed values up to this size are kept in a plan.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// Where a step reads from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// A value of this run; `last`: nobody reads it after this.
+    Slot { slot: usize, last: bool },
+    /// A weight, or what was computed when the plan was made.
+    Constant(usize),
+}
+
+#[derive(Debug)]
+enum Work {
+    /// The node's operator.
+    Operator,
+    /// Another shape for the same elements.
+    View(Vec<usize>),
+    /// A branch that only the data decides: what it reads from outside.
+    Branch(Vec<(ValueId, Source)>),
+}
+
+#[derive(Debug)]
+struct Step {
+    node: Arc<Node>,
+    work: Work,
+    inputs: Vec<Option<Source>>,
+    outputs: Vec<Option<usize>>,
+}
+
+/// Steps for inputs of certain shapes.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    steps: Vec<Step>,
+    slots: usize,
+    /// Slots of the model's inputs; `None` where nothing reads one.
+    inputs: Vec<Option<usize>>,
+    outputs: Vec<Source>,
+    constants: Vec<Value>,
+}
+
+impl Plan {
+    /// The number of steps.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Runs the steps on inputs in the model's order.
+    pub fn run(
+        &self,
+        program: &Program,
+        inputs: Vec<Value>,
+        device: &DispatchDevice,
+    ) -> Result<Vec<Value>, RunError> {
+        let mut run = Run {
+            plan: self,
+            slots: vec![None; self.slots],
+        };
+        for (slot, value) in self.inputs.iter().zip(inputs) {
+            run.store(*slot, value);
+        }
+        for step in &self.steps {
+            let node = &step.node;
+            let args = step
+                .inputs
+                .iter()
+                .map(|source| source.map(|source| run.read(node, source)).transpose())
+                .collect::<Result<Vec<_>, _>>()?;
+            let made = match &step.work {
+                Work::Operator => exec::run_node(node, args, device)?,
+                Work::View(shape) => {
+                    let value = first(node, args)?;
+                    vec![exec::guard(node, || Ok(value.reshape(shape)))?]
+                }
+                Work::Branch(captures) => {
+                    let block = exec::branch(node, &first(node, args)?)?;
+                    let mut scope = Scope::new();
+                    for (id, source) in captures {
+                        scope.insert(*id, run.read(node, *source)?);
+                    }
+                    exec::run_block(program, block, &mut scope, device)?
+                }
+            };
+            for (slot, value) in step.outputs.iter().zip(made) {
+                run.store(*slot, value);
+            }
+        }
+        let lost = || RunError::Internal {
+            node: "graph outputs".into(),
+            message: "an output was not made".into(),
+        };
+        self.outputs
+            .iter()
+            .map(|source| run.get(*source).ok_or_else(lost))
+            .collect()
+    }
+}
+
+fn first(node: &Node, args: Vec<Option<Value>>) -> Result<Value, RunError> {
+    let missing = || OpError::MissingInput { index: 0 };
+    exec::guard(node, || {
+        args.into_iter().next().flatten().ok_or_else(missing)
+    })
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    slots: Vec<Option<Value>>,
+}
+
+impl Run<'_> {
+    fn store(&mut self, slot: Option<usize>, value: Value) {
+        if let Some(place) = slot.and_then(|slot| self.slots.get_mut(slot)) {
+            *place = Some(value);
+        }
+    }
+
+    fn get(&mut self, source: Source) -> Option<Value> {
+        match source {
+            Source::Constant(at) => self.plan.constants.get(at).cloned(),
+            Source::Slot { slot, last: true } => self.slots.get_mut(slot).and_then(Option::take),
+            Source::Slot { slot, last: false } => self.slots.get(slot).cloned().flatten(),
+        }
+    }
+
+    fn read(&mut self, node: &Node, source: Source) -> Result<Value, RunError> {
+        self.get(source).ok_or_else(|| RunError::Internal {
+            node: node.name.clone(),
+            message: "a value is read before it is made".into(),
+        })
+    }
+}
+
+/// Runs the model and makes the plan for the next run. Inputs that are marked `selecting`
+/// count as known: the plan holds for their values only.
+pub(crate) fn trace(
+    program: &Program,
+    inputs: Vec<Value>,
+    selecting: &[bool],
+    device: &DispatchDevice,
+) -> Result<(Vec<Value>, Plan), RunError> {
+    let mut trace = Trace {
+        program,
+        device,
+        seen: HashMap::new(),
+        same_as: HashMap::new(),
+        steps: Vec::new(),
+        kept: HashMap::new(),
+    };
+    for (at, (&id, value)) in program.inputs.iter().zip(inputs).enumerate() {
+        let known = selecting.get(at).copied().unwrap_or(false);
+        if known {
+            trace.kept.insert(id, value.clone());
+        }
+        trace.seen.insert(
+            id,
+            Seen {
+                value,
+                elements: known,
+                shape: true,
+            },
+        );
+    }
+    trace.block(&program.root)?;
+    let outputs = program
+        .root
+        .outputs
+        .iter()
+        .map(|&id| trace.read("graph outputs", id).map(|seen| seen.value))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((outputs, trace.plan()))
+}
+
+/// A value of the run that is watched.
+#[derive(Clone)]
+struct Seen {
+    value: Value,
+    /// Its elements follow from the inputs' shapes.
+    elements: bool,
+    /// Its shape does.
+    shape: bool,
+}
+
+/// A step before slots are given out.
+struct Traced {
+    node: Arc<Node>,
+    view: Option<Vec<usize>>,
+    inputs: Vec<Option<ValueId>>,
+    captures: Vec<ValueId>,
+}
+
+struct Trace<'a> {
+    program: &'a Program,
+    device: &'a DispatchDevice,
+    seen: HashMap<ValueId, Seen>,
+    /// Values that are another under a new name.
+    same_as: HashMap<ValueId, ValueId>,
+    steps: Vec<Traced>,
+    /// What was computed for good.
+    kept: HashMap<ValueId, Value>,
+}
+
+impl Trace<'_> {
+    fn read(&self, reader: &str, id: ValueId) -> Result<Seen, RunError> {
+        if let Some(seen) = self.seen.get(&id) {
+            return Ok(seen.clone());
+        }
+        let constant = self.program.constant(id).cloned();
+        let constant = constant.map(|value| Seen {
+            value,
+            elements: true,
+            shape: true,
+        });
+        constant.ok_or_else(|| RunError::Internal {
+            node: reader.to_owned(),
+            message: "a value is read before it is made".into(),
+        })
+    }
+
+    fn resolve(&self, mut id: ValueId) -> ValueId {
+        while let Some(&other) = self.same_as.get(&id) {
+            id = other;
+        }
+        id
+    }
+
+    fn block(&mut self, block: &Block) -> Result<(), RunError> {
+        // What this block makes is dropped after its last reader, as in a planned run.
+        let mut last = HashMap::new();
+        for (at, node) in block.nodes.iter().enumerate() {
+            last.extend(node.outputs.iter().flatten().map(|&id| (id, at)));
+            for id in node.reads() {
+                last.entry(id).and_modify(|last| *last = at);
+            }
+        }
+        for id in &block.outputs {
+            last.remove(id);
+        }
+        let mut leaving: HashMap<usize, Vec<ValueId>> = HashMap::new();
+        for (id, at) in last {
+            leaving.entry(at).or_default().push(id);
+        }
+        for (at, node) in block.nodes.iter().enumerate() {
+            self.node(node)?;
+            for id in leaving.get(&at).into_iter().flatten() {
+                self.seen.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, node: &Arc<Node>) -> Result<(), RunError> {
+        let inputs = node
+            .inputs
+            .iter()
+            .map(|input| input.map(|id| self.read(&node.name, id)).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Op::If { .. } = node.op {
+            return self.condition(node, inputs);
+        }
+        if let (Op::Identity, [Some(from)], [Some(to)], [Some(seen)]) = (
+            &node.op,
+            node.inputs.as_slice(),
+            node.outputs.as_slice(),
+            inputs.as_slice(),
+        ) {
+            self.same_as.insert(*to, *from);
+            self.seen.insert(*to, seen.clone());
+            return Ok(());
+        }
+        let all = |test: fn(&Seen) -> bool| inputs.iter().flatten().all(test);
+        let elements = match node.op {
+            Op::Shape { .. } | Op::Size => all(|seen| seen.shape),
+            _ => all(|seen| seen.elements),
+        };
+        let shape = all(|seen| seen.shape)
+            && node.op.shaping_inputs().is_some_and(|shaping| {
+                let decides = |at: &usize| inputs.get(*at).and_then(Option::as_ref);
+                shaping.iter().filter_map(decides).all(|seen| seen.elements)
+            });
+        let shape = shape || elements;
+        let args = inputs
+            .into_iter()
+            .map(|seen| seen.map(|seen| seen.value))
+            .collect();
+        let made = exec::run_node(node, args, self.device)?;
+        let keep = elements && made.iter().map(Value::bytes).sum::<usize>() <= KEPT_BYTES;
+        if !keep {
+            let view = match (&node.op, made.as_slice()) {
+                (Op::Reshape { .. } | Op::Squeeze | Op::Unsqueeze | Op::Flatten { .. }, [one])
+                    if shape =>
+                {
+                    Some(one.shape())
+                }
+                _ => None,
+            };
+            self.step(node, view, Vec::new());
+        }
+        for (id, value) in node.outputs.iter().zip(made) {
+            let Some(id) = *id else { continue };
+            if keep {
+                self.kept.insert(id, value.clone());
+            }
+            self.seen.insert(
+                id,
+                Seen {
+                    value,
+                    elements: keep,
+                    shape,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, node: &Arc<Node>, view: Option<Vec<usize>>, captures: Vec<ValueId>) {
+        let inputs: Vec<_> = node
+            .inputs
+            .iter()
+            .map(|id| id.map(|id| self.resolve(id)))
+            .collect();
+        let inputs = match view {
+            Some(_) => inputs.into_iter().take(1).collect(),
+            None => inputs,
+        };
+        self.steps.push(Traced {
+            node: node.clone(),
+            view,
+            inputs,
+            captures,
+        });
+    }
+
+    fn condition(&mut self, node: &Arc<Node>, inputs: Vec<Option<Seen>>) -> Result<(), RunError> {
+        let missing = || OpError::MissingInput { index: 0 };
+        let condition = inputs.into_iter().next().flatten();
+        let condition = exec::guard(node, || condition.ok_or_else(missing))?;
+        let block = exec::branch(node, &condition.value)?;
+        if condition.elements {
+            self.block(block)?;
+            for (to, &from) in node.outputs.iter().zip(&block.outputs) {
+                let Some(to) = *to else { continue };
+                let seen = self.read(&node.name, from)?;
+                self.same_as.insert(to, from);
+                self.seen.insert(to, seen);
+            }
+            return Ok(());
+        }
+        let captures: Vec<_> = node
+            .reads()
+            .filter(|id| Some(*id) != node.input(0))
+            .collect();
+        let mut scope = Scope::new();
+        for &id in &captures {
+            if let Some(seen) = self.seen.get(&id) {
+                scope.insert(id, seen.value.clone());
+            }
+        }
+        let made = exec::run_block(self.program, block, &mut scope, self.device)?;
+        self.step(node, None, captures);
+        for (id, value) in node.outputs.iter().zip(made) {
+            if let Some(id) = *id {
+                self.seen.insert(
+                    id,
+                    Seen {
+                        value,
+                        elements: false,
+                        shape: false,
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the steps that the outputs need, gives out slots, and marks last reads.
+    fn plan(self) -> Plan {
+        let wanted: Vec<_> = self
+            .program
+            .root
+            .outputs
+            .iter()
+            .map(|&id| self.resolve(id))
+            .collect();
+        let mut needed: HashSet<_> = wanted.iter().copied().collect();
+        let mut steps = Vec::new();
+        for step in self.steps.iter().rev() {
+            if step
+                .node
+                .outputs
+                .iter()
+                .flatten()
+                .any(|id| needed.contains(id))
+            {
+                needed.extend(step.inputs.iter().flatten());
+                needed.extend(step.captures.iter().map(|&id| self.resolve(id)));
+                steps.push(step);
+            }
+        }
+        steps.reverse();
+
+        let mut layout = Layout {
+            trace: &self,
+            slots: HashMap::new(),
+            constants: Vec::new(),
+            places: HashMap::new(),
+        };
+        let inputs = self
+            .program
+            .inputs
+            .iter()
+            .map(|id| {
+                let read = needed.contains(id) && !self.kept.contains_key(id);
+                read.then(|| layout.slot(*id))
+            })
+            .collect();
+        let mut planned: Vec<_> = steps.into_iter().map(|step| layout.step(step)).collect();
+        let mut outputs: Vec<_> = wanted.into_iter().map(|id| layout.source(id)).collect();
+
+        let mut later = HashSet::new();
+        outputs
+            .iter_mut()
+            .rev()
+            .for_each(|source| mark_last(source, &mut later));
+        for step in planned.iter_mut().rev() {
+            if let Work::Branch(captures) = &mut step.work {
+                captures
+                    .iter_mut()
+                    .rev()
+                    .for_each(|(_, source)| mark_last(source, &mut later));
+            }
+            step.inputs
+                .iter_mut()
+                .rev()
+                .flatten()
+                .for_each(|source| mark_last(source, &mut later));
+        }
+        let Layout {
+            slots, constants, ..
+        } = layout;
+        Plan {
+            steps: planned,
+            slots: slots.len(),
+            inputs,
+            outputs,
+            constants,
+        }
+    }
+}
+
+/// Going backward, the first read that is met is the last one.
+fn mark_last(source: &mut Source, later: &mut HashSet<usize>) {
+    if let Source::Slot { slot, last } = source {
+        *last = later.insert(*slot);
+    }
+}
+
+/// Slots and constants as they are given out.
+struct Layout<'a, 'b> {
+    trace: &'a Trace<'b>,
+    slots: HashMap<ValueId, usize>,
+    constants: Vec<Value>,
+    places: HashMap<ValueId, usize>,
+}
+
+impl Layout<'_, '_> {
+    fn slot(&mut self, id: ValueId) -> usize {
+        let next = self.slots.len();
+        *self.slots.entry(id).or_insert(next)
+    }
+
+    fn source(&mut self, id: ValueId) -> Source {
+        let id = self.trace.resolve(id);
+        if let Some(&at) = self.places.get(&id) {
+            return Source::Constant(at);
+        }
+        let constant = self
+            .trace
+            .kept
+            .get(&id)
+            .or_else(|| self.trace.program.constant(id));
+        match constant {
+            Some(value) => {
+                self.constants.push(value.clone());
+                self.places.insert(id, self.constants.len() - 1);
+                Source::Constant(self.constants.len() - 1)
+            }
+            None => Source::Slot {
+                slot: self.slot(id),
+                last: false,
+            },
+        }
+    }
+
+    fn step(&mut self, step: &Traced) -> Step {
+        let inputs = step
+            .inputs
+            .iter()
+            .map(|id| id.map(|id| self.source(id)))
+            .collect();
+        let work = match (&step.view, &step.node.op) {
+            (Some(shape), _) => Work::View(shape.clone()),
+            (None, Op::If { .. }) => {
+                let captures = step.captures.iter().map(|&id| (id, self.source(id)));
+                Work::Branch(captures.collect())
+            }
+            (None, _) => Work::Operator,
+        };
+        let outputs = step
+            .node
+            .outputs
+            .iter()
+            .map(|id| id.map(|id| self.slot(id)))
+            .collect();
+        Step {
+            node: step.node.clone(),
+            work,
+            inputs,
+            outputs,
+        }
+    }
+}
