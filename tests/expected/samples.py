@@ -54,7 +54,7 @@ def pages() -> None:
     draw.multiline_text((60, 120), text, fill=30, font=ImageFont.load_default(17), spacing=6)
     folder = EXAMPLES / "page-orientation" / "samples"
     # 16 shades are enough for text, and keep the files small.
-    shades = page.quantize(16)
+    shades = page.quantize(16).convert("L")
     shades.save(folder / "upright.png", optimize=True)
     shades.transpose(Image.Transpose.ROTATE_270).save(folder / "turned-90.png", optimize=True)
     shades.transpose(Image.Transpose.ROTATE_180).save(folder / "turned-180.png", optimize=True)
@@ -99,7 +99,7 @@ def recordings() -> None:
     one += noise[: len(one)]
     at = lambda rate: np.interp(np.arange(len(one) * rate // 16000) * 16000 / rate, np.arange(len(one)), one)
     write(folder / "telephone-8khz.wav", 8000, [at(8000)])
-    write(folder / "stereo-11khz.wav", 11025, [at(11025), 0.6 * at(11025)])
+    write(folder / "stereo-11khz.wav", 11025, [at(11025), 0.3 * at(11025)])
     write(folder / "silence.wav", 16000, [noise[:8000]])
 
 

@@ -30,12 +30,21 @@ fn page_orientation(body: Bytes) -> Result<Json<Answer>> {
     let side = picture::SIDE as usize;
     let input = Tensor::new([1, 3, side, side], picture::middle(&page))?;
 
-    let probabilities = model("orientation")?.run([("x", input)])?.take::<f32>("fetch_name_0")?;
+    let probabilities = model("orientation")?
+        .run([("x", input)])?
+        .take::<f32>("fetch_name_0")?;
     let probabilities = probabilities.data();
     let best = argmax(probabilities)
         .and_then(|at| Some((*ROTATIONS.get(at)?, *probabilities.get(at)?)))
         .ok_or_else(|| Error::internal("the model gave no probabilities"))?;
     let (rotation, confidence) = best;
-    let probabilities = ROTATIONS.into_iter().zip(probabilities.iter().copied()).collect();
-    Ok(Json(Answer { rotation, confidence, probabilities }))
+    let probabilities = ROTATIONS
+        .into_iter()
+        .zip(probabilities.iter().copied())
+        .collect();
+    Ok(Json(Answer {
+        rotation,
+        confidence,
+        probabilities,
+    }))
 }

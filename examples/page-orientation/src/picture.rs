@@ -87,7 +87,10 @@ pub fn middle(page: &RgbImage) -> Vec<f32> {
     let (width, height) = (scaled(page.width()), scaled(page.height()));
     let page = resize(page, width, height, FilterType::Triangle);
 
-    let (left, top) = (width.saturating_sub(SIDE) / 2, height.saturating_sub(SIDE) / 2);
+    let (left, top) = (
+        width.saturating_sub(SIDE) / 2,
+        height.saturating_sub(SIDE) / 2,
+    );
     let mut planes = Vec::with_capacity(3 * (SIDE * SIDE) as usize);
     for (channel, (mean, deviation)) in MEAN.into_iter().zip(DEVIATION).enumerate() {
         for row in page.rows().skip(top as usize).take(SIDE as usize) {
@@ -108,14 +111,20 @@ mod tests {
 
     fn png(picture: impl Into<DynamicImage>) -> Vec<u8> {
         let mut file = Cursor::new(Vec::new());
-        picture.into().write_to(&mut file, ImageFormat::Png).unwrap();
+        picture
+            .into()
+            .write_to(&mut file, ImageFormat::Png)
+            .unwrap();
         file.into_inner()
     }
 
     #[test]
     fn what_is_transparent_shows_white_paper() {
         let picture = RgbaImage::from_raw(2, 1, vec![10, 20, 30, 0, 10, 20, 30, 255]).unwrap();
-        assert_eq!(decode(&png(picture)).unwrap().as_raw(), &[255, 255, 255, 10, 20, 30]);
+        assert_eq!(
+            decode(&png(picture)).unwrap().as_raw(),
+            &[255, 255, 255, 10, 20, 30]
+        );
     }
 
     #[test]
@@ -143,9 +152,15 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_with_what_was_found() {
-        assert_eq!(decode(b"GIF89a..").unwrap_err(), "expected a JPEG or PNG picture, found Gif");
+        assert_eq!(
+            decode(b"GIF89a..").unwrap_err(),
+            "expected a JPEG or PNG picture, found Gif"
+        );
         let refused = decode(b"hello").unwrap_err();
-        assert_eq!(refused, "expected a JPEG or PNG picture, found something else");
+        assert_eq!(
+            refused,
+            "expected a JPEG or PNG picture, found something else"
+        );
         let refused = decode(&png(GrayImage::new(5, 51))).unwrap_err();
         assert!(refused.ends_with("found 5 x 51"), "{refused}");
     }
@@ -164,7 +179,11 @@ mod tests {
     fn crc32(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0, |crc, byte| {
             (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-                if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
+                if crc & 1 == 1 {
+                    crc >> 1 ^ 0xedb8_8320
+                } else {
+                    crc >> 1
+                }
             })
         })
     }
@@ -172,7 +191,9 @@ mod tests {
     #[test]
     fn no_cut_in_a_file_makes_the_reader_panic() {
         let mut jpeg = Cursor::new(Vec::new());
-        RgbImage::new(8, 8).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        RgbImage::new(8, 8)
+            .write_to(&mut jpeg, ImageFormat::Jpeg)
+            .unwrap();
         for file in [jpeg.into_inner(), png(RgbImage::new(8, 8))] {
             assert!(decode(&file).is_ok());
             for length in 0..file.len() {

@@ -24,9 +24,20 @@ impl Batch {
             row.resize(columns, 0);
             row
         };
-        let ids = sentences.iter().flat_map(|sentence| padded(sentence)).collect();
-        let mask = lengths.iter().flat_map(|length| padded(&vec![1; *length])).collect();
-        Self { lengths, columns, ids, mask }
+        let ids = sentences
+            .iter()
+            .flat_map(|sentence| padded(sentence))
+            .collect();
+        let mask = lengths
+            .iter()
+            .flat_map(|length| padded(&vec![1; *length]))
+            .collect();
+        Self {
+            lengths,
+            columns,
+            ids,
+            mask,
+        }
     }
 
     /// The inputs of a BERT encoder, each int64 [sentences, columns].
@@ -50,8 +61,9 @@ mod tests {
 
     #[test]
     fn shorter_sentences_are_padded_and_masked() {
-        let [ids, mask, segment] =
-            Batch::new(&[vec![101, 7, 102], vec![101, 102]]).inputs().unwrap();
+        let [ids, mask, segment] = Batch::new(&[vec![101, 7, 102], vec![101, 102]])
+            .inputs()
+            .unwrap();
         assert_eq!(ids.1.shape(), [2, 3]);
         assert_eq!(ids.1.data(), [101, 7, 102, 101, 102, 0]);
         assert_eq!(mask.1.data(), [1, 1, 1, 1, 1, 0]);

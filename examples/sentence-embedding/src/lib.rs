@@ -59,12 +59,17 @@ fn sentence_embedding(
 
     let batch = Batch::new(&tokens);
     let (lengths, columns) = (batch.lengths.clone(), batch.columns);
-    let hidden = model("minilm")?.run(batch.inputs()?)?.take::<f32>("last_hidden_state")?;
+    let hidden = model("minilm")?
+        .run(batch.inputs()?)?
+        .take::<f32>("last_hidden_state")?;
     let rows = hidden.data().chunks_exact(columns * WIDTH).zip(lengths);
-    let mut embeddings: Vec<_> =
-        rows.map(|(hidden, length)| sentence_vector(hidden, length, WIDTH)).collect();
+    let mut embeddings: Vec<_> = rows
+        .map(|(hidden, length)| sentence_vector(hidden, length, WIDTH))
+        .collect();
     Ok(Json(match sentences {
-        Sentences::One(_) => Answer::One { embedding: embeddings.pop().unwrap_or_default() },
+        Sentences::One(_) => Answer::One {
+            embedding: embeddings.pop().unwrap_or_default(),
+        },
         Sentences::Many(_) => Answer::Many { embeddings },
     }))
 }

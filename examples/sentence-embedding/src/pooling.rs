@@ -11,7 +11,12 @@ pub fn sentence_vector(hidden: &[f32], tokens: usize, width: usize) -> Vec<f32> 
         }
     }
     // The length of the sum and that of the mean differ by a factor that the scaling takes away.
-    let length = sum.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
+    let length = sum
+        .iter()
+        .map(|value| value * value)
+        .sum::<f32>()
+        .sqrt()
+        .max(1e-12);
     sum.into_iter().map(|value| value / length).collect()
 }
 

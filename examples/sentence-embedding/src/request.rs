@@ -27,7 +27,11 @@ impl Sentences {
     /// # Errors
     /// `invalid-input` for broken JSON or UTF-8, and for no sentence or too many.
     pub fn read(body: &[u8], content_type: Option<&str>) -> Result<Self> {
-        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+        let media_type = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default();
         let sentences = if media_type.trim().eq_ignore_ascii_case("application/json") {
             let Many { sentences } = serde_json::from_slice(body).map_err(|why| {
                 Error::invalid_input(format!("expected {{\"sentences\": [\"…\"]}}, found: {why}"))
@@ -76,7 +80,10 @@ mod tests {
         assert!(refused(b"\xff\xfe", None).starts_with("expected a sentence as UTF-8 text"));
         assert!(refused(b"{\"sentence\": []}", JSON).contains("unknown field `sentence`"));
         assert!(refused(b"{", JSON).contains("EOF"));
-        assert_eq!(refused(b"{\"sentences\": []}", JSON), "expected 1 to 32 sentences, found 0");
+        assert_eq!(
+            refused(b"{\"sentences\": []}", JSON),
+            "expected 1 to 32 sentences, found 0"
+        );
     }
 
     #[test]

@@ -13,9 +13,7 @@ use std::collections::HashMap;
 use std::iter;
 
 use unicode_normalization::UnicodeNormalization;
-use unicode_properties::{
-    GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _,
-};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
 
 /// The most tokens of one sentence, `[CLS]` and `[SEP]` included. What is beyond is cut off.
 ///
@@ -45,8 +43,8 @@ impl Tokenizer {
     /// # Errors
     /// The name of a special token that the vocabulary lacks.
     pub fn new(vocabulary: &str) -> Result<Self, MissingToken> {
-        let mut beginnings = HashMap::new();
-        let mut continuations = HashMap::new();
+        let mut beginnings: HashMap<Box<str>, i64> = HashMap::new();
+        let mut continuations: HashMap<Box<str>, i64> = HashMap::new();
         for (line, id) in vocabulary.lines().zip(0..) {
             match line.strip_prefix("##") {
                 Some(piece) if !piece.is_empty() => continuations.insert(piece.into(), id),
@@ -58,7 +56,12 @@ impl Tokenizer {
             unknown: special("[UNK]")?,
             start: special("[CLS]")?,
             end: special("[SEP]")?,
-            longest: beginnings.keys().chain(continuations.keys()).map(|p| p.len()).max().unwrap_or(0),
+            longest: beginnings
+                .keys()
+                .chain(continuations.keys())
+                .map(|p| p.len())
+                .max()
+                .unwrap_or(0),
             beginnings,
             continuations,
         })
@@ -87,7 +90,11 @@ impl Tokenizer {
         let mut ids = Vec::new();
         let mut rest = word;
         while !rest.is_empty() {
-            let table = if ids.is_empty() { &self.beginnings } else { &self.continuations };
+            let table = if ids.is_empty() {
+                &self.beginnings
+            } else {
+                &self.continuations
+            };
             let (id, length) = self.longest_piece(table, rest)?;
             ids.push(id);
             rest = rest.get(length..)?;
@@ -97,7 +104,10 @@ impl Tokenizer {
 
     /// The id and the bytes of the longest piece in `table` that `text` starts with.
     fn longest_piece(&self, table: &HashMap<Box<str>, i64>, text: &str) -> Option<(i64, usize)> {
-        let ends = text.char_indices().map(|(at, char)| at + char.len_utf8()).rev();
+        let ends = text
+            .char_indices()
+            .map(|(at, char)| at + char.len_utf8())
+            .rev();
         ends.filter(|end| *end <= self.longest)
             .find_map(|end| Some((*table.get(text.get(..end)?)?, end)))
     }
@@ -110,7 +120,10 @@ pub struct MissingToken(&'static str);
 impl std::fmt::Display for MissingToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(name) = self;
-        write!(f, "the vocabulary has no `{name}`; expected the vocab.txt of an uncased BERT model")
+        write!(
+            f,
+            "the vocabulary has no `{name}`; expected the vocab.txt of an uncased BERT model"
+        )
     }
 }
 
@@ -177,10 +190,46 @@ fn is_chinese(char: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
     use super::*;
 
     fn small() -> Tokenizer {
         Tokenizer::new("[PAD]\n[UNK]\n[CLS]\n[SEP]\nun\n##able\n##a\n##ble\n!\na").unwrap()
+    }
+
+    /// The model's own vocabulary, fetched if it is not there.
+    fn real() -> Tokenizer {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let script = workspace.join("scripts/models.py");
+        assert!(
+            Command::new("python3")
+                .arg(script)
+                .arg("minilm")
+                .status()
+                .unwrap()
+                .success()
+        );
+        let vocabulary = workspace.join("target/models/minilm.vocab.txt");
+        Tokenizer::new(&std::fs::read_to_string(vocabulary).unwrap()).unwrap()
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        text: String,
+        ids: Vec<i64>,
+    }
+
+    #[test]
+    fn ids_are_those_of_the_tokenizers_package() {
+        let tokenizer = real();
+        let cases: Vec<Case> =
+            serde_json::from_str(include_str!("../testdata/tokens.json")).unwrap();
+        assert!(cases.len() > 40);
+        for Case { text, ids } in cases {
+            assert_eq!(tokenizer.encode(&text), ids, "{text:?}");
+        }
     }
 
     #[test]
@@ -211,7 +260,10 @@ mod tests {
     #[test]
     fn accents_case_and_control_characters_make_no_difference() {
         let words = |text| words(text).collect::<Vec<_>>();
-        assert_eq!(words("  Crème\u{0} brÛlée\u{200b}s\t"), ["creme", "brulees"]);
+        assert_eq!(
+            words("  Crème\u{0} brÛlée\u{200b}s\t"),
+            ["creme", "brulees"]
+        );
         assert_eq!(words("don't…"), ["don", "'", "t", "…"]);
         assert_eq!(words("世界ab"), ["世", "界", "ab"]);
     }

@@ -30,7 +30,11 @@ pub struct Stretch {
 #[function]
 fn voice_activity(body: Bytes) -> Result<Json<Answer>> {
     let recording = wav::read(&body).map_err(Error::invalid_input)?;
-    let rate = if recording.rate == 8_000 { 8_000 } else { 16_000 };
+    let rate = if recording.rate == 8_000 {
+        8_000
+    } else {
+        16_000
+    };
     let samples = resample::resample(&recording.samples, recording.rate, rate);
 
     let probabilities = detector::probabilities(&samples, rate)?;

@@ -27,7 +27,9 @@ pub fn resample(samples: &[f32], from: u32, to: u32) -> Vec<f32> {
     let reach = (ZERO_CROSSINGS / cutoff).ceil() as i32;
     let weights = |phase: u64| -> Vec<f32> {
         let place = phase as f64 / to as f64;
-        (-reach..=reach).map(|at| weight(f64::from(at) - place, cutoff) as f32).collect()
+        (-reach..=reach)
+            .map(|at| weight(f64::from(at) - place, cutoff) as f32)
+            .collect()
     };
     let phases: Vec<Vec<f32>> = (0..to).map(weights).collect();
 
@@ -38,7 +40,11 @@ pub fn resample(samples: &[f32], from: u32, to: u32) -> Vec<f32> {
         let (centre, phase) = (number * from / to, number * from % to);
         let weights = phases.get(phase as usize).into_iter().flatten();
         let around = padded.get(centre as usize..).unwrap_or_default();
-        around.iter().zip(weights).map(|(sample, weight)| sample * weight).sum()
+        around
+            .iter()
+            .zip(weights)
+            .map(|(sample, weight)| sample * weight)
+            .sum()
     };
     (0..length).map(sample).collect()
 }
@@ -50,7 +56,11 @@ fn weight(distance: f64, cutoff: f64) -> f64 {
         return 0.0;
     }
     let window = (PI * x / (2.0 * ZERO_CROSSINGS)).cos().powi(2);
-    let sinc = if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
+    let sinc = if x == 0.0 {
+        1.0
+    } else {
+        (PI * x).sin() / (PI * x)
+    };
     cutoff * sinc * window
 }
 
@@ -71,7 +81,11 @@ mod tests {
 
     /// The largest magnitude away from the ends, where the silence outside is heard.
     fn peak(samples: impl Iterator<Item = f32>) -> f32 {
-        samples.skip(200).take(15_000).map(f32::abs).fold(0.0, f32::max)
+        samples
+            .skip(200)
+            .take(15_000)
+            .map(f32::abs)
+            .fold(0.0, f32::max)
     }
 
     #[test]
@@ -79,7 +93,10 @@ mod tests {
         for from in [11_025, 22_050, 44_100, 48_000] {
             let resampled = resample(&tone(1000.0, from), from, 16_000);
             assert_eq!(resampled.len(), 16_000);
-            let wrong = resampled.iter().zip(tone(1000.0, 16_000)).map(|(a, b)| a - b);
+            let wrong = resampled
+                .iter()
+                .zip(tone(1000.0, 16_000))
+                .map(|(a, b)| a - b);
             assert!(peak(wrong) < 0.01, "{from}");
         }
     }
@@ -93,7 +110,7 @@ mod tests {
     #[test]
     fn the_same_rate_and_no_samples_change_nothing() {
         assert_eq!(resample(&[0.5, -0.5], 16_000, 16_000), [0.5, -0.5]);
-        assert_eq!(resample(&[], 48_000, 16_000), []);
+        assert!(resample(&[], 48_000, 16_000).is_empty());
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub struct Segment {
 /// The speech in `length` samples at `rate`, of which each window of `window` samples has one of
 /// `probabilities`.
 pub fn segments(probabilities: &[f32], window: usize, rate: usize, length: usize) -> Vec<Segment> {
-    widen(&speech(probabilities, window, rate, length), rate * MARGIN_MS / 1000, length)
+    widen(
+        &speech(probabilities, window, rate, length),
+        rate * MARGIN_MS / 1000,
+        length,
+    )
 }
 
 fn speech(probabilities: &[f32], window: usize, rate: usize, length: usize) -> Vec<Segment> {
@@ -80,8 +84,10 @@ mod tests {
 
     /// Segments at 16 kHz of windows given as (how many, probability).
     fn of(windows: &[(usize, f32)]) -> Vec<(usize, usize)> {
-        let probabilities: Vec<f32> =
-            windows.iter().flat_map(|(count, value)| vec![*value; *count]).collect();
+        let probabilities: Vec<f32> = windows
+            .iter()
+            .flat_map(|(count, value)| vec![*value; *count])
+            .collect();
         segments(&probabilities, 512, 16_000, probabilities.len() * 512)
             .into_iter()
             .map(|segment| (segment.start, segment.end))
@@ -90,19 +96,28 @@ mod tests {
 
     #[test]
     fn speech_is_found_with_a_margin() {
-        assert_eq!(of(&[(10, 0.1), (20, 0.9), (10, 0.1)]), [(5120 - 480, 15_360 + 480)]);
+        assert_eq!(
+            of(&[(10, 0.1), (20, 0.9), (10, 0.1)]),
+            [(5120 - 480, 15_360 + 480)]
+        );
     }
 
     #[test]
     fn a_short_burst_is_dropped_and_a_short_pause_is_bridged() {
         assert_eq!(of(&[(10, 0.1), (7, 0.9), (10, 0.1)]), []);
-        assert_eq!(of(&[(10, 0.9), (4, 0.1), (10, 0.9), (10, 0.1)]), [(0, 24 * 512 + 480)]);
+        assert_eq!(
+            of(&[(10, 0.9), (4, 0.1), (10, 0.9), (10, 0.1)]),
+            [(0, 24 * 512 + 480)]
+        );
     }
 
     #[test]
     fn doubt_neither_begins_nor_ends_speech() {
         assert_eq!(of(&[(30, 0.4)]), []);
-        assert_eq!(of(&[(10, 0.5), (30, 0.36), (5, 0.1)]), [(0, 40 * 512 + 480)]);
+        assert_eq!(
+            of(&[(10, 0.5), (30, 0.36), (5, 0.1)]),
+            [(0, 40 * 512 + 480)]
+        );
     }
 
     #[test]
@@ -112,12 +127,51 @@ mod tests {
 
     #[test]
     fn neighbours_that_are_too_near_meet_half_way() {
-        let near = [Segment { start: 1000, end: 5000 }, Segment { start: 5501, end: 9000 }];
+        let near = [
+            Segment {
+                start: 1000,
+                end: 5000,
+            },
+            Segment {
+                start: 5501,
+                end: 9000,
+            },
+        ];
         let widened = widen(&near, 480, 9100);
-        assert_eq!(widened, [
-            Segment { start: 520, end: 5250 },
-            Segment { start: 5251, end: 9100 }
-        ]);
+        assert_eq!(
+            widened,
+            [
+                Segment {
+                    start: 520,
+                    end: 5250
+                },
+                Segment {
+                    start: 5251,
+                    end: 9100
+                }
+            ]
+        );
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Walk {
+        rate: usize,
+        window: usize,
+        length: usize,
+        probabilities: Vec<f32>,
+        segments: Vec<(usize, usize)>,
+    }
+
+    #[test]
+    fn made_up_probabilities_give_what_another_implementation_finds() {
+        let walks: Vec<Walk> =
+            serde_json::from_str(include_str!("../testdata/walks.json")).unwrap();
+        assert!(walks.iter().filter(|walk| walk.segments.len() > 1).count() > 10);
+        for walk in walks {
+            let found = segments(&walk.probabilities, walk.window, walk.rate, walk.length);
+            let found: Vec<_> = found.iter().map(|found| (found.start, found.end)).collect();
+            assert_eq!(found, walk.segments);
+        }
     }
 
     #[test]

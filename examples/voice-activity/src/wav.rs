@@ -27,17 +27,23 @@ pub fn read(file: &[u8]) -> Result<Recording, String> {
     let spec = reader.spec();
     if !(8_000..=192_000).contains(&spec.sample_rate) {
         let rate = spec.sample_rate;
-        return Err(format!("expected 8000 to 192000 samples a second, found {rate}"));
+        return Err(format!(
+            "expected 8000 to 192000 samples a second, found {rate}"
+        ));
     }
     let seconds = reader.duration() / spec.sample_rate;
     if seconds > LONGEST {
-        return Err(format!("expected at most {LONGEST} s of sound, found {seconds} s"));
+        return Err(format!(
+            "expected at most {LONGEST} s of sound, found {seconds} s"
+        ));
     }
     let samples: &mut dyn Iterator<Item = hound::Result<f32>> = match spec.sample_format {
         SampleFormat::Float => &mut reader.samples::<f32>(),
         SampleFormat::Int => {
             let full_scale = f32::powi(2.0, i32::from(spec.bits_per_sample) - 1);
-            &mut reader.samples::<i32>().map(move |value| value.map(|v| v as f32 / full_scale))
+            &mut reader
+                .samples::<i32>()
+                .map(move |value| value.map(|v| v as f32 / full_scale))
         }
     };
     let samples = mean_of_channels(samples, spec.channels)
@@ -45,7 +51,10 @@ pub fn read(file: &[u8]) -> Result<Recording, String> {
     if samples.iter().any(|sample| !sample.is_finite()) {
         return Err("expected finite samples, found infinity or NaN".into());
     }
-    Ok(Recording { rate: spec.sample_rate, samples })
+    Ok(Recording {
+        rate: spec.sample_rate,
+        samples,
+    })
 }
 
 /// One sample for each `channels` of `samples`.
@@ -80,7 +89,9 @@ mod tests {
         };
         let mut file = Cursor::new(Vec::new());
         let mut writer = WavWriter::new(&mut file, spec).unwrap();
-        samples.iter().for_each(|sample| writer.write_sample(*sample).unwrap());
+        samples
+            .iter()
+            .for_each(|sample| writer.write_sample(*sample).unwrap());
         writer.finalize().unwrap();
         file.into_inner()
     }
@@ -88,7 +99,13 @@ mod tests {
     #[test]
     fn samples_are_scaled_to_one() {
         let recording = read(&file(1, 16_000, &[0, 16_384, -32_768])).unwrap();
-        assert_eq!(recording, Recording { rate: 16_000, samples: vec![0.0, 0.5, -1.0] });
+        assert_eq!(
+            recording,
+            Recording {
+                rate: 16_000,
+                samples: vec![0.0, 0.5, -1.0]
+            }
+        );
     }
 
     #[test]
@@ -118,9 +135,16 @@ mod tests {
 
     #[test]
     fn other_files_and_rates_are_refused_with_what_was_found() {
-        assert!(read(b"ID3\x04 an MP3").unwrap_err().starts_with("expected a WAV file"));
+        assert!(
+            read(b"ID3\x04 an MP3")
+                .unwrap_err()
+                .starts_with("expected a WAV file")
+        );
         let refused = read(&file(1, 4_000, &[0])).unwrap_err();
-        assert_eq!(refused, "expected 8000 to 192000 samples a second, found 4000");
+        assert_eq!(
+            refused,
+            "expected 8000 to 192000 samples a second, found 4000"
+        );
         let refused = read(&file(1, 8_000, &vec![0; 8_000 * 602])).unwrap_err();
         assert_eq!(refused, "expected at most 600 s of sound, found 602 s");
     }
