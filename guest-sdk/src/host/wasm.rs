@@ -32,6 +32,7 @@ pub struct Exports<F>(PhantomData<F>);
 impl<F: Function> bindings::Guest for Exports<F> {
     fn init() {
         F::init();
+        forget_directories();
     }
 
     fn describe() -> wit::Signature {
@@ -48,6 +49,21 @@ impl<F: Function> bindings::Guest for Exports<F> {
             Ok(response) => Ok(response_to_wit(response)),
             Err(error) => Err(error_to_wit(&error)),
         }
+    }
+}
+
+/// Makes libc let go of the handles of `/` that it keeps once a file was opened.
+///
+/// Memory outlives `init` in the snapshot, handles don't: a kept one would be
+/// stale in every request. The next file that is opened asks for them anew.
+fn forget_directories() {
+    #[allow(unsafe_code, reason = "wasi-libc's own function for snapshots")]
+    {
+        unsafe extern "C" {
+            fn __wasilibc_reset_preopens();
+        }
+        // SAFETY: it takes and gives nothing; there is one thread, and no file is open.
+        unsafe { __wasilibc_reset_preopens() }
     }
 }
 

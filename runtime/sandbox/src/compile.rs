@@ -161,6 +161,12 @@ impl Inner {
             function: "init",
             error,
         })?;
+        // Memory can be snapshotted, handles can't: one that the guest kept
+        // would be stale, or another's, in every request.
+        if !call.store.data().table.is_empty() {
+            tracing::warn!("no snapshot, `init` will run in each request: it left handles open");
+            return Ok(None);
+        }
         let mut initialized = WasmtimeWizerComponent {
             store: &mut call.store,
             instance,
