@@ -8,6 +8,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::bindings::Function;
 use crate::epoch::Clock;
+use crate::limits::TABLE_ELEMENTS;
 use crate::state::{Grants, State};
 use crate::{Pooling, SandboxConfig, SandboxError};
 
@@ -81,6 +82,10 @@ fn engine_config(pool: Option<&SandboxConfig>) -> Config {
             .total_core_instances(count.saturating_mul(CORE_INSTANCES))
             .total_memories(count.saturating_mul(MEMORIES))
             .total_tables(count.saturating_mul(TABLES))
+            .max_core_instances_per_component(CORE_INSTANCES)
+            .max_memories_per_component(MEMORIES)
+            .max_tables_per_component(TABLES)
+            .table_elements(TABLE_ELEMENTS)
             .max_memory_size(settings.memory)
             .linear_memory_keep_resident(settings.keep_resident)
             .max_unused_warm_slots(count.min(64));

@@ -3,8 +3,8 @@
 
 use wasmtime::ResourceLimiter;
 
-/// Elements of all tables together; function tables of big guests have thousands.
-const TABLE_ELEMENTS: usize = 200_000;
+/// Elements of one table; function tables of big guests have thousands.
+pub(crate) const TABLE_ELEMENTS: usize = 50_000;
 
 pub(crate) struct MemoryCap {
     limit: usize,

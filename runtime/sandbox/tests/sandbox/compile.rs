@@ -163,11 +163,12 @@ async fn an_init_that_keeps_handles_runs_in_each_call_instead() {
     assert!(!snapshot);
 }
 
+/// libc keeps the handle of a stream that it has written to.
 #[tokio::test]
-async fn init_may_write_to_the_log() {
+async fn an_init_that_prints_runs_in_each_call_instead() {
     let (snapshot, found) = with_init("speak", limits()).await.unwrap();
     assert_eq!(found, "30000 words, last true, 1 init; hello");
-    println!("snapshot: {snapshot}");
+    assert!(!snapshot);
 }
 
 #[tokio::test]
