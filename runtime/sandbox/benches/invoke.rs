@@ -2,7 +2,12 @@
 //! and the instance's end; with little and with much that `init` has built, from
 //! a snapshot and without one.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -24,7 +29,12 @@ struct NoModels;
 
 impl Models for NoModels {
     fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<Signature>, ModelError>> {
-        Box::pin(async move { Err(ModelError::NotFound { name: name.into(), known: vec![] }) })
+        Box::pin(async move {
+            Err(ModelError::NotFound {
+                name: name.into(),
+                known: vec![],
+            })
+        })
     }
 
     fn run<'a>(
@@ -32,7 +42,12 @@ impl Models for NoModels {
         name: &'a str,
         _: Vec<(String, Tensor)>,
     ) -> BoxFuture<'a, Result<Vec<(String, Tensor)>, ModelError>> {
-        Box::pin(async move { Err(ModelError::NotFound { name: name.into(), known: vec![] }) })
+        Box::pin(async move {
+            Err(ModelError::NotFound {
+                name: name.into(),
+                known: vec![],
+            })
+        })
     }
 }
 
@@ -41,8 +56,14 @@ fn probe(runtime: &Runtime, init: &str, snapshot: bool) -> (Component, Context) 
     let dir = tempfile::tempdir().unwrap().keep();
     std::fs::write(dir.join("init"), init).unwrap();
     let assets = Assets::directory(&dir);
-    let sandbox = Sandbox::new(&SandboxConfig { snapshot, ..Default::default() }).unwrap();
-    let compiled = runtime.block_on(sandbox.compile(guest::probe(), &assets)).unwrap();
+    let sandbox = Sandbox::new(&SandboxConfig {
+        snapshot,
+        ..Default::default()
+    })
+    .unwrap();
+    let compiled = runtime
+        .block_on(sandbox.compile(guest::probe(), &assets))
+        .unwrap();
     assert_eq!(compiled.snapshot, snapshot);
     let code = dir.join("probe.cwasm");
     std::fs::write(&code, &compiled.code).unwrap();
@@ -50,7 +71,15 @@ fn probe(runtime: &Runtime, init: &str, snapshot: bool) -> (Component, Context) 
     // Calls that read no files need no directory.
     let assets = if snapshot { Assets::none() } else { assets };
     let (limits, network) = (Limits::default(), Network::default());
-    (component, Context { limits, models: Arc::new(NoModels), assets, network })
+    (
+        component,
+        Context {
+            limits,
+            models: Arc::new(NoModels),
+            assets,
+            network,
+        },
+    )
 }
 
 fn request(mode: &str) -> Request {

@@ -139,7 +139,10 @@ async fn with_init(task: &str, limits: Limits) -> Result<(bool, String), Compile
         .unwrap();
     let read = request("read", &[("path", "/greeting")]);
     let greeting = component.invoke(read, context).await.unwrap();
-    Ok((compiled.snapshot, format!("{}; {}", said(&words), said(&greeting))))
+    Ok((
+        compiled.snapshot,
+        format!("{}; {}", said(&words), said(&greeting)),
+    ))
 }
 
 fn limits() -> Limits {
