@@ -1,1 +1,52 @@
-//! Placeholder.
+//! What Firebox keeps: functions, their versions, the files these are made of, and who takes traffic.
+//!
+//! A [`Registry`] is one directory: records in sled, files beside it by their digest. A version is
+//! uploaded as a [bundle], which is unpacked below [`Registry::staging`], judged by the caller, and
+//! then [committed](Registry::commit): a whole version or none, whatever happens in between.
+//!
+//! ```
+//! # use firebox_registry::*;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let registry = Registry::open(dir.path())?;
+//!
+//! let name: FunctionName = "adder".parse()?;
+//! let onnx = b"bytes of a graph".as_slice();
+//! let staged = tempfile::tempdir_in(registry.staging())?;
+//! let unpacked = bundle::unpack(onnx, &UnpackLimits::default(), staged.path(), &name)?;
+//!
+//! let Commit::Created(version) = registry.commit(&name, NewVersion::from(unpacked))? else {
+//!     unreachable!("the directory was empty");
+//! };
+//! assert_eq!(version.number, VersionNumber::FIRST);
+//! assert_eq!(registry.policy(&name)?, Policy::all_to(VersionNumber::FIRST));
+//! # Ok(())
+//! # }
+//! ```
+
+mod blobs;
+pub mod bundle;
+mod digest;
+mod error;
+mod manifest;
+mod names;
+mod nearest;
+mod policy;
+mod record;
+mod registry;
+mod sizes;
+mod store;
+
+pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
+pub use digest::{Digest, Digesting, InvalidDigest};
+pub use error::RegistryError;
+pub use manifest::{
+    Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network, Sample,
+    Scaling, Tier,
+};
+pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
+pub use nearest::nearest;
+pub use policy::{BasisPoints, InvalidShare, Policy, PolicyError};
+pub use record::{FunctionRecord, NewVersion, StoredFile, VersionRecord};
+pub use registry::{Commit, Registry};
+pub use sizes::{ByteSize, InvalidSize};

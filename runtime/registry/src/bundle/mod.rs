@@ -1,0 +1,13 @@
+//! Bundles: what is uploaded. A tar, optionally compressed by zstd, with `firebox.toml`, at most one
+//! component, models and assets; or one bare ONNX or wasm file. Immutable: its SHA-256 names it.
+
+mod error;
+mod pack;
+mod unpack;
+
+pub use error::BundleError;
+pub use pack::{Packed, pack};
+pub use unpack::{UnpackLimits, Unpacked, unpack};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,580 @@
+//! The manifest, `firebox.toml`: read in three steps. Unknown keys are refused by name, serde reads
+//! the values, and then the whole is checked for what no single value can tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::de::{DeTable, DeValue};
+
+use crate::{ByteSize, FunctionName, nearest, sizes};
+
+/// What `firebox.toml` says; defaults are filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The function's name, unless an upload gives another.
+    pub name: FunctionName,
+    /// One sentence, shown in lists.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// How versions are kept and scheduled.
+    #[serde(default)]
+    pub tier: Tier,
+    /// The component; absent in a version that is its model alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionSection>,
+    /// Models by the name that the guest uses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelSection>,
+    /// Read-only files of the guest: path as the guest sees it = file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub assets: BTreeMap<String, String>,
+    /// What one request may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// When memory is given back.
+    #[serde(default)]
+    pub scaling: Scaling,
+    /// The request of the dry run at upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
+    /// What the guest may reach.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// How versions are kept and scheduled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    /// Loaded before it takes traffic, and never dropped.
+    Realtime,
+    /// Loaded on first use, dropped after `keep_alive` without use.
+    #[default]
+    OnDemand,
+    /// Loaded while there is work.
+    Batch,
+}
+
+/// `[function]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionSection {
+    /// The WebAssembly component. A project may leave it out: it is built. A bundle that leaves it
+    /// out has it as [`FunctionSection::COMPONENT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+}
+
+impl FunctionSection {
+    /// Where a bundle keeps its component.
+    pub const COMPONENT: &str = "function.wasm";
+}
+
+/// `[models.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// The ONNX file.
+    pub path: String,
+    /// Where it runs.
+    #[serde(default)]
+    pub device: Device,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The best device there is.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A graphics processor through wgpu.
+    Wgpu,
+    /// A graphics processor through CUDA.
+    Cuda,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory of one instance, that is of one request.
+    pub memory: ByteSize,
+    /// Wall clock of one request, waiting included.
+    #[serde(with = "sizes::time")]
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            memory: ByteSize(256 << 20),
+            deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[scaling]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scaling {
+    /// Idle time until weights and code are dropped.
+    #[serde(with = "sizes::time")]
+    pub keep_alive: Duration,
+}
+
+impl Default for Scaling {
+    fn default() -> Scaling {
+        Scaling {
+            keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[sample]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The file that is sent as the body.
+    pub body: String,
+    /// Its media type.
+    #[serde(default = "any_bytes")]
+    pub content_type: String,
+}
+
+fn any_bytes() -> String {
+    "application/octet-stream".to_owned()
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Hosts that the guest may call, `name` or `name:port`.
+    pub hosts: Vec<String>,
+}
+
+/// A manifest that can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Not TOML, or a value of the wrong kind.
+    #[error("firebox.toml: {message}")]
+    Syntax {
+        /// Line, excerpt and cause.
+        message: String,
+    },
+    /// A key that means nothing.
+    #[error(
+        "firebox.toml, line {line}: there is no key `{key}`{}",
+        .nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default()
+    )]
+    UnknownKey {
+        /// The whole key, such as `limits.memroy`.
+        key: String,
+        /// The line that it stands on, from 1.
+        line: usize,
+        /// The known key that it was most likely meant to be.
+        nearest: Option<String>,
+    },
+    /// A value that is understood and can't be.
+    #[error("firebox.toml: `{key}` {problem}")]
+    Value {
+        /// The whole key.
+        key: String,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+    /// Neither a component nor a model.
+    #[error(
+        "firebox.toml describes nothing to run: it needs a [function] section, or one \
+         [models.NAME] section"
+    )]
+    Empty,
+    /// A version without a component answers with its model, so it has exactly one.
+    #[error(
+        "firebox.toml names {count} models and no [function]: a version without a component has \
+         exactly one model"
+    )]
+    ManyModels {
+        /// How many there are.
+        count: usize,
+    },
+}
+
+impl Manifest {
+    /// The manifest's file name.
+    pub const FILE: &str = "firebox.toml";
+
+    /// Reads and checks a manifest, of a project or of a bundle.
+    pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        let syntax = |mut error: toml::de::Error| {
+            error.set_input(Some(text));
+            ManifestError::Syntax {
+                message: error.to_string().trim_end().to_owned(),
+            }
+        };
+        let table = DeTable::parse(text).map_err(syntax)?;
+        check_keys(table.get_ref(), text)?;
+        let manifest = Manifest::deserialize(toml::Deserializer::from(table)).map_err(syntax)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// A manifest of one model, all else at its default.
+    pub fn of_model(name: FunctionName, path: &str) -> Manifest {
+        let model = ModelSection {
+            path: path.to_owned(),
+            device: Device::Auto,
+        };
+        let mut manifest = Manifest::bare(name);
+        manifest.models.insert("model".to_owned(), model);
+        manifest
+    }
+
+    /// A manifest of one component, all else at its default.
+    pub fn of_component(name: FunctionName) -> Manifest {
+        let component = Some(FunctionSection::COMPONENT.to_owned());
+        let mut manifest = Manifest::bare(name);
+        manifest.function = Some(FunctionSection { component });
+        manifest
+    }
+
+    fn bare(name: FunctionName) -> Manifest {
+        Manifest {
+            name,
+            description: String::new(),
+            tier: Tier::default(),
+            function: None,
+            models: BTreeMap::new(),
+            assets: BTreeMap::new(),
+            limits: Limits::default(),
+            scaling: Scaling::default(),
+            sample: None,
+            network: Network::default(),
+        }
+    }
+
+    /// The manifest as the text of a `firebox.toml`.
+    pub fn to_toml(&self) -> Result<String, ManifestError> {
+        toml::to_string(self).map_err(|error| ManifestError::Syntax {
+            message: error.to_string(),
+        })
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        match (&self.function, self.models.len()) {
+            (None, 0) => return Err(ManifestError::Empty),
+            (None, count) if count > 1 => return Err(ManifestError::ManyModels { count }),
+            _ => {}
+        }
+        for name in self.models.keys() {
+            check_model_name(name)?;
+        }
+        let guest_paths: BTreeSet<&str> = self.assets.keys().map(String::as_str).collect();
+        for path in &guest_paths {
+            let key = || format!("assets.\"{path}\"");
+            if !is_plain_path(path) {
+                let problem = "isn't a path below the function's root: write it relative, with /, \
+                               without . and ..";
+                return Err(value(key(), problem));
+            }
+            let mut parents = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
+            if let Some(parent) = parents.find(|parent| guest_paths.contains(parent)) {
+                let problem = format!("lies in `{parent}`, which is a file itself");
+                return Err(value(key(), problem));
+            }
+        }
+        let memory = self.limits.memory;
+        if !(ByteSize(1 << 20)..=ByteSize(4 << 30)).contains(&memory) {
+            let problem = format!("is {memory}: it must be from 1MiB to 4GiB");
+            return Err(value("limits.memory", problem));
+        }
+        let times = [
+            (
+                "limits.deadline",
+                self.limits.deadline,
+                Duration::from_millis(1),
+                DAY,
+            ),
+            (
+                "scaling.keep_alive",
+                self.scaling.keep_alive,
+                Duration::ZERO,
+                DAY * 365,
+            ),
+        ];
+        for (key, time, least, most) in times {
+            if !(least..=most).contains(&time) {
+                let show = humantime::format_duration;
+                let (time, least, most) = (show(time), show(least), show(most));
+                return Err(value(
+                    key,
+                    format!("is {time}: it must be from {least} to {most}"),
+                ));
+            }
+        }
+        self.network
+            .hosts
+            .iter()
+            .try_for_each(|host| check_host(host))
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn value(key: impl Into<String>, problem: impl Into<String>) -> ManifestError {
+    ManifestError::Value {
+        key: key.into(),
+        problem: problem.into(),
+    }
+}
+
+fn check_model_name(name: &str) -> Result<(), ManifestError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let problem = "isn't a model's name: it takes 1 to 64 of the characters a-z, A-Z, 0-9, -, _ \
+                   and .";
+    Err(value(format!("models.\"{name}\""), problem))
+}
+
+fn check_host(host: &str) -> Result<(), ManifestError> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+    if !name.is_empty() && name.bytes().all(allowed) && port.parse::<u16>().is_ok() {
+        return Ok(());
+    }
+    let problem = format!("has {host:?}: write a host as \"example.com\" or \"example.com:8080\"");
+    Err(value("network.hosts", problem))
+}
+
+/// Whether a path is relative, uses `/`, and has neither `.` nor `..` nor empty parts.
+pub(crate) fn is_plain_path(path: &str) -> bool {
+    let plain = |part: &str| {
+        let mut components = Path::new(part).components();
+        matches!(
+            (components.next(), components.next()),
+            (Some(Component::Normal(_)), None)
+        )
+    };
+    !path.contains(['\\', '\0']) && path.split('/').all(plain)
+}
+
+/// The keys below each section; `*` stands for any name.
+const KEYS: [(&str, &[&str]); 7] = [
+    (
+        "",
+        &[
+            "name",
+            "description",
+            "tier",
+            "function",
+            "models",
+            "assets",
+            "limits",
+            "scaling",
+            "sample",
+            "network",
+        ],
+    ),
+    ("function", &["component"]),
+    ("models.*", &["path", "device"]),
+    ("limits", &["memory", "deadline"]),
+    ("scaling", &["keep_alive"]),
+    ("sample", &["body", "content_type"]),
+    ("network", &["hosts"]),
+];
+
+fn check_keys(root: &DeTable<'_>, text: &str) -> Result<(), ManifestError> {
+    check_section("", "", root, text)?;
+    for (key, section) in root {
+        let DeValue::Table(table) = section.get_ref() else {
+            continue;
+        };
+        let key: &str = key.get_ref();
+        if key == "models" {
+            for (name, model) in table {
+                if let DeValue::Table(model) = model.get_ref() {
+                    check_section(
+                        "models.*",
+                        &format!("models.{}.", name.get_ref()),
+                        model,
+                        text,
+                    )?;
+                }
+            }
+        } else {
+            check_section(key, &format!("{key}."), table, text)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_section(
+    section: &str,
+    prefix: &str,
+    table: &DeTable<'_>,
+    text: &str,
+) -> Result<(), ManifestError> {
+    let Some((_, known)) = KEYS.iter().find(|(name, _)| *name == section) else {
+        return Ok(());
+    };
+    for key in table.keys() {
+        let name: &str = key.get_ref();
+        if !known.contains(&name) {
+            return Err(ManifestError::UnknownKey {
+                key: format!("{prefix}{name}"),
+                line: line_of(text, key.span().start),
+                nearest: nearest_key(name, prefix, known),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A slip within the section first; else the same key in another section.
+fn nearest_key(name: &str, prefix: &str, known: &[&str]) -> Option<String> {
+    let here = nearest(name, known.iter().copied()).map(|key| format!("{prefix}{key}"));
+    let elsewhere = || {
+        let (section, _) = KEYS.iter().find(|(_, keys)| keys.contains(&name))?;
+        let section = section.replace('*', "NAME");
+        Some(if section.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{section}.{name}")
+        })
+    };
+    here.or_else(elsewhere)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"
+name = "file-type"
+description = "What kind of file some bytes are."
+tier = "realtime"
+[function]
+component = "function.wasm"
+[models.magika]
+path = "models/magika.onnx"
+device = "cpu"
+[assets]
+"data/vocab.txt" = "vocab.txt"
+[limits]
+memory = "64MiB"
+deadline = "1500ms"
+[scaling]
+keep_alive = "0s"
+[sample]
+body = "samples/readme.md"
+[network]
+hosts = ["example.com:8080"]
+"#;
+
+    fn refused(text: &str) -> String {
+        Manifest::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_full_manifest_survives_toml_and_json() {
+        let manifest = Manifest::parse(FULL).unwrap();
+        assert_eq!(manifest.limits.deadline, Duration::from_millis(1500));
+        assert_eq!(
+            manifest.sample.as_ref().unwrap().content_type,
+            "application/octet-stream"
+        );
+        assert_eq!(
+            Manifest::parse(&manifest.to_toml().unwrap()).unwrap(),
+            manifest
+        );
+        let json = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_documented_default() {
+        let manifest = Manifest::parse("name = 'a'\n[function]").unwrap();
+        assert_eq!(manifest.tier, Tier::OnDemand);
+        assert_eq!(manifest.limits.memory, ByteSize(256 << 20));
+        assert_eq!(manifest.limits.deadline, Duration::from_secs(10));
+        assert_eq!(manifest.scaling.keep_alive, Duration::from_secs(60));
+        assert_eq!(manifest.function.unwrap().component, None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_its_neighbour() {
+        let said = refused("name = 'a'\n[function]\n[limits]\nmemroy = '1MiB'");
+        let meant = "line 4: there is no key `limits.memroy`; did you mean `limits.memory`?";
+        assert!(said.contains(meant), "{said}");
+        let said = refused("name = 'a'\n[models.m]\npath = 'x'\ndevise = 'cpu'");
+        assert!(
+            said.contains("`models.m.devise`; did you mean `models.m.device`"),
+            "{said}"
+        );
+        let said = refused("name = 'a'\nkeep_alive = '1s'\n[function]");
+        assert!(said.contains("did you mean `scaling.keep_alive`"), "{said}");
+        let said = refused("name = 'a'\ncolour = 1\n[function]");
+        assert!(
+            said.contains("`colour`") && !said.contains("did you mean"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_allowed() {
+        for (text, meant) in [
+            ("name = 'A'\n[function]", "1 to 63"),
+            ("name = 'a'", "describes nothing to run"),
+            ("name = 'a'\ntier = 'fast'\n[function]", "on-demand"),
+            (
+                "name = 'a'\n[models.a]\npath='a'\n[models.b]\npath='b'",
+                "exactly one model",
+            ),
+            (
+                "name = 'a'\n[function]\n[limits]\nmemory = '8GiB'",
+                "from 1MiB to 4GiB",
+            ),
+            (
+                "name = 'a'\n[function]\n[limits]\nmemory = 7",
+                "expected a string",
+            ),
+            (
+                "name = 'a'\n[function]\n[limits]\ndeadline = '0s'",
+                "limits.deadline",
+            ),
+            (
+                "name = 'a'\n[function]\n[limits]\ndeadline = 'soon'",
+                "such as \"10s\"",
+            ),
+            (
+                "name = 'a'\n[function]\n[assets]\n'../a' = 'a'",
+                "below the function's root",
+            ),
+            (
+                "name = 'a'\n[function]\n[assets]\n'a' = 'a'\n'a/b' = 'b'",
+                "a file itself",
+            ),
+            ("name = 'a'\n[models.'a b']\npath = 'a'", "model's name"),
+            (
+                "name = 'a'\n[function]\n[network]\nhosts = ['http://a/']",
+                "example.com",
+            ),
+            ("name = ", "firebox.toml: TOML parse error at line 1"),
+        ] {
+            let said = refused(text);
+            assert!(said.contains(meant), "{text}: {said}");
+        }
+    }
+}

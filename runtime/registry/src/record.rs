@@ -1,0 +1,178 @@
+//! What sled holds: one JSON document a record, each with the number of its schema.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, FunctionName, Manifest, Policy, RegistryError, Unpacked, VersionNumber};
+
+/// The schema that this build writes and reads.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// A file in the blob store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Names the file: see [`Registry::blob`](crate::Registry::blob).
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// An accepted bundle. Immutable, but for `compiled`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// The function it is a version of.
+    pub function: FunctionName,
+    /// Its number there.
+    pub number: VersionNumber,
+    /// Of the bundle as it was uploaded.
+    pub digest: Digest,
+    /// The size of the bundle as it was uploaded.
+    pub bundle_bytes: u64,
+    /// When it was committed, in milliseconds since 1970 (UTC).
+    pub created_unix_ms: u64,
+    /// What its `firebox.toml` said.
+    pub manifest: Manifest,
+    /// The WebAssembly component.
+    pub component: Option<StoredFile>,
+    /// The component's machine code, as this machine's build of Firebox wants it.
+    pub compiled: Option<StoredFile>,
+    /// ONNX files by the model's name.
+    pub models: BTreeMap<String, StoredFile>,
+    /// Files by the path that the guest sees.
+    pub assets: BTreeMap<String, StoredFile>,
+    /// What it takes and gives.
+    pub signature: serde_json::Value,
+    /// How long the dry run took.
+    pub reference_latency_us: Option<u64>,
+    /// Whether `compiled` starts from the memory that `init` left.
+    pub snapshot: bool,
+}
+
+impl VersionRecord {
+    /// Every file that must be there for this version to run.
+    pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
+        let code = self.component.iter().chain(&self.compiled);
+        code.chain(self.models.values()).chain(self.assets.values())
+    }
+}
+
+/// A function, and where its traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionRecord {
+    /// What callers name it by.
+    pub name: FunctionName,
+    /// When its first version was committed, in milliseconds since 1970 (UTC).
+    pub created_unix_ms: u64,
+    /// The highest number that a version of this name ever had.
+    pub last_number: u32,
+    /// Who takes its traffic.
+    pub policy: Policy,
+    /// The record outlives the function: a new function of the name goes on counting.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleted: bool,
+}
+
+/// A version to commit: [`Unpacked`] gives the files, the caller adds what it found out about them.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// See [`VersionRecord::digest`].
+    pub digest: Digest,
+    /// See [`VersionRecord::bundle_bytes`].
+    pub bundle_bytes: u64,
+    /// See [`VersionRecord::manifest`].
+    pub manifest: Manifest,
+    /// The component's file. Files are moved into the registry where they lie below its staging
+    /// folder, and copied otherwise.
+    pub component: Option<PathBuf>,
+    /// The file of the component's machine code.
+    pub compiled: Option<PathBuf>,
+    /// ONNX files by the model's name.
+    pub models: BTreeMap<String, PathBuf>,
+    /// Files by the path that the guest sees.
+    pub assets: BTreeMap<String, PathBuf>,
+    /// See [`VersionRecord::signature`].
+    pub signature: serde_json::Value,
+    /// See [`VersionRecord::reference_latency_us`].
+    pub reference_latency_us: Option<u64>,
+    /// See [`VersionRecord::snapshot`].
+    pub snapshot: bool,
+}
+
+impl From<Unpacked> for NewVersion {
+    fn from(unpacked: Unpacked) -> NewVersion {
+        NewVersion {
+            digest: unpacked.digest,
+            bundle_bytes: unpacked.bytes,
+            manifest: unpacked.manifest,
+            component: unpacked.component,
+            compiled: None,
+            models: unpacked.models,
+            assets: unpacked.assets,
+            signature: serde_json::Value::Null,
+            reference_latency_us: None,
+            snapshot: false,
+        }
+    }
+}
+
+/// The outer shape of every record, of whatever schema.
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    schema: u32,
+    record: T,
+}
+
+/// Writes a record.
+pub(crate) fn encode<T: Serialize>(record: &T, what: &str) -> Result<Vec<u8>, RegistryError> {
+    let envelope = Envelope {
+        schema: SCHEMA,
+        record,
+    };
+    serde_json::to_vec(&envelope).map_err(|e| RegistryError::corrupt(what, e))
+}
+
+/// Reads a record; `what` names it in errors.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, RegistryError> {
+    let corrupt = |e| RegistryError::corrupt(what, e);
+    let envelope: Envelope<serde::de::IgnoredAny> =
+        serde_json::from_slice(bytes).map_err(corrupt)?;
+    if envelope.schema != SCHEMA {
+        return Err(RegistryError::UnknownSchema {
+            what: what.to_owned(),
+            found: envelope.schema,
+            known: SCHEMA,
+        });
+    }
+    let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(corrupt)?;
+    Ok(envelope.record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_schema_is_refused_whatever_it_holds() {
+        let error = decode::<u32>(br#"{"schema": 7, "record": [true]}"#, "a thing").unwrap_err();
+        assert!(
+            matches!(error, RegistryError::UnknownSchema { found: 7, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn damaged_records_are_corrupt() {
+        for bytes in [
+            &b""[..],
+            b"\xff\x00",
+            b"{\"schema\": 1}",
+            b"{\"schema\": 1, \"record\": {}}",
+        ] {
+            let error = decode::<u32>(bytes, "a thing").unwrap_err();
+            assert!(matches!(error, RegistryError::Corrupt { .. }), "{error}");
+        }
+    }
+}

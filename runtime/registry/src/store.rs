@@ -1,0 +1,198 @@
+//! The records in sled: two trees, written together in one transaction, and then flushed.
+
+use std::path::{Path, PathBuf};
+
+use sled::Transactional;
+use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
+
+use crate::record::{self, SCHEMA};
+use crate::{FunctionName, FunctionRecord, RegistryError, VersionNumber, VersionRecord};
+
+type Result<T> = std::result::Result<T, RegistryError>;
+
+/// Pages that sled keeps in memory. Records are small and read once, at start.
+const CACHE_BYTES: u64 = 16 << 20;
+
+const SCHEMA_KEY: &str = "schema";
+
+/// The record store.
+#[derive(Clone)]
+pub(crate) struct Records {
+    dir: PathBuf,
+    db: sled::Db,
+    /// Function name → [`FunctionRecord`].
+    functions: sled::Tree,
+    /// Function name, a zero byte, the number in big-endian order → [`VersionRecord`].
+    versions: sled::Tree,
+}
+
+/// One change to the versions of a function.
+pub(crate) enum Change<'a> {
+    Put(&'a VersionRecord),
+    Remove(VersionNumber),
+}
+
+impl Records {
+    /// Opens the store below `dir`, or makes it.
+    pub(crate) fn open(dir: &Path) -> Result<Records> {
+        let of = |e| RegistryError::sled(dir, e);
+        let db = sled::Config::new()
+            .path(dir.join("records"))
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None) // every write is flushed before it is acknowledged
+            .open()
+            .map_err(of)?;
+        match db.get(SCHEMA_KEY).map_err(of)? {
+            Some(found) => check_schema(dir, &found)?,
+            None => {
+                db.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())
+                    .map_err(of)?;
+                db.flush().map_err(of)?;
+            }
+        }
+        let functions = db.open_tree("functions").map_err(of)?;
+        let versions = db.open_tree("versions").map_err(of)?;
+        Ok(Records {
+            dir: dir.to_owned(),
+            db,
+            functions,
+            versions,
+        })
+    }
+
+    fn sled(&self) -> impl Fn(sled::Error) -> RegistryError {
+        |error| RegistryError::sled(&self.dir, error)
+    }
+
+    /// The record of a name, also where its function is deleted.
+    pub(crate) fn function(&self, name: &FunctionName) -> Result<Option<FunctionRecord>> {
+        let bytes = self.functions.get(name.as_str()).map_err(self.sled())?;
+        bytes
+            .map(|bytes| record::decode(&bytes, &what_function(name.as_str())))
+            .transpose()
+    }
+
+    /// All records in order of their names, also those of deleted functions.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = Result<FunctionRecord>> {
+        self.functions.iter().map(|entry| {
+            let (key, bytes) = entry.map_err(self.sled())?;
+            record::decode(&bytes, &what_function(&String::from_utf8_lossy(&key)))
+        })
+    }
+
+    pub(crate) fn version(
+        &self,
+        function: &FunctionName,
+        number: VersionNumber,
+    ) -> Result<Option<VersionRecord>> {
+        let key = version_key(function, number);
+        let bytes = self.versions.get(&key).map_err(self.sled())?;
+        bytes
+            .map(|bytes| record::decode(&bytes, &what_version(&key)))
+            .transpose()
+    }
+
+    /// The versions of one function, or of all, in order.
+    pub(crate) fn versions(
+        &self,
+        function: Option<&FunctionName>,
+    ) -> impl Iterator<Item = Result<VersionRecord>> {
+        let prefix = function.map(|name| format!("{name}\0")).unwrap_or_default();
+        self.versions.scan_prefix(prefix).map(|entry| {
+            let (key, bytes) = entry.map_err(self.sled())?;
+            record::decode(&bytes, &what_version(&key))
+        })
+    }
+
+    /// The numbers of a function's versions, in order; reads no record.
+    pub(crate) fn numbers(&self, function: &FunctionName) -> Result<Vec<VersionNumber>> {
+        let keys = self.versions.scan_prefix(format!("{function}\0")).keys();
+        keys.map(|key| {
+            let key = key.map_err(self.sled())?;
+            let number = number_in(&key);
+            number
+                .ok_or_else(|| RegistryError::corrupt(&what_version(&key), "its key has no number"))
+        })
+        .collect()
+    }
+
+    /// Writes a function's record and changes among its versions: all or nothing, and on the disk
+    /// when this returns.
+    pub(crate) fn write(&self, function: &FunctionRecord, changes: &[Change<'_>]) -> Result<()> {
+        let name = &function.name;
+        let function_bytes = record::encode(function, &what_function(name.as_str()))?;
+        let encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = changes
+            .iter()
+            .map(|change| match change {
+                Change::Put(version) => {
+                    let key = version_key(name, version.number);
+                    let bytes = record::encode(version, &what_version(&key))?;
+                    Ok((key, Some(bytes)))
+                }
+                Change::Remove(number) => Ok((version_key(name, *number), None)),
+            })
+            .collect::<Result<_>>()?;
+
+        type Outcome = std::result::Result<(), ConflictableTransactionError<()>>;
+        let write = |(functions, versions): &(TransactionalTree, TransactionalTree)| -> Outcome {
+            for (key, bytes) in &encoded {
+                match bytes {
+                    Some(bytes) => versions.insert(key.as_slice(), bytes.as_slice())?,
+                    None => versions.remove(key.as_slice())?,
+                };
+            }
+            functions.insert(name.as_str(), function_bytes.as_slice())?;
+            Ok(())
+        };
+        match (&self.functions, &self.versions).transaction(write) {
+            Ok(()) => {}
+            Err(TransactionError::Storage(error)) => return Err(self.sled()(error)),
+            Err(TransactionError::Abort(())) => {
+                return Err(RegistryError::corrupt("a transaction", "it was aborted"));
+            }
+        }
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
+    }
+}
+
+fn check_schema(dir: &Path, found: &[u8]) -> Result<()> {
+    let what = format!("the data directory {}", dir.display());
+    let text = String::from_utf8_lossy(found);
+    match text.parse::<u32>() {
+        Ok(SCHEMA) => Ok(()),
+        Ok(found) => Err(RegistryError::UnknownSchema {
+            what,
+            found,
+            known: SCHEMA,
+        }),
+        Err(_) => Err(RegistryError::corrupt(
+            &what,
+            format!("its schema reads {text:?}"),
+        )),
+    }
+}
+
+fn version_key(function: &FunctionName, number: VersionNumber) -> Vec<u8> {
+    let mut key = function.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend(number.get().to_be_bytes());
+    key
+}
+
+fn number_in(key: &[u8]) -> Option<VersionNumber> {
+    VersionNumber::try_from(u32::from_be_bytes(*key.last_chunk()?)).ok()
+}
+
+fn what_function(name: &str) -> String {
+    format!("the record of function `{name}`")
+}
+
+fn what_version(key: &[u8]) -> String {
+    let name = key.split(|b| *b == 0).next().unwrap_or_default();
+    let number = number_in(key).map_or(0, VersionNumber::get);
+    format!(
+        "the record of version {number} of `{}`",
+        String::from_utf8_lossy(name)
+    )
+}
