@@ -10,7 +10,8 @@ struct Names(Vec<String>);
 impl Names {
     /// Runs once, at upload; every request starts from the memory that it leaves behind.
     fn load() -> Result<Self> {
-        let text = std::fs::read_to_string("/names.txt")?;
+        let text = std::fs::read_to_string("/names.txt")
+            .map_err(|error| Error::internal(format!("can't read /names.txt: {error}")))?;
         Ok(Self(text.lines().map(String::from).collect()))
     }
 }
