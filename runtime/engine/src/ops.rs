@@ -18,6 +18,8 @@ use crate::error::OpError;
 use crate::graph::Op;
 use crate::value::Value;
 
+pub(crate) use norm::fold_batch_norm;
+
 pub(crate) type Result<T> = std::result::Result<T, OpError>;
 
 /// The inputs of a node. Taking one out gives its memory to the operator where it was the

@@ -7,6 +7,7 @@ use burn_dispatch::{DispatchDevice, DispatchTensor};
 use super::{Result, broadcast, broadcast_to, count, with_rank};
 use crate::error::OpError;
 use crate::graph::{Binary, Compare, Logic, Unary, Variadic};
+use crate::kernels;
 use crate::tensor::DType;
 use crate::value::{B, Value, bool_type, check_size};
 
@@ -19,7 +20,10 @@ pub(super) fn unary(kind: Unary, x: Value) -> Result<Value> {
         return empty_unary(kind, x);
     }
     match x {
-        Value::Float(t) => float_unary(kind, t),
+        Value::Float(t) => match kernels::unary(kind, t) {
+            Ok(done) => Ok(Value::Float(done)),
+            Err(t) => float_unary(kind, t),
+        },
         Value::Int(t) => int_unary(kind, t),
         Value::Bool(t) if kind == Unary::Not => Ok(Value::Bool(B::bool_not(t))),
         other => Err(OpError::DType {

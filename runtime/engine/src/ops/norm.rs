@@ -34,8 +34,40 @@ pub(super) fn batch(args: &mut Args, epsilon: f32) -> Result<Value> {
     elementwise::binary(Binary::Add, scaled, per_channel(shift, &shape)?)
 }
 
+/// A convolution's weights and bias with the batch normalisation that follows it; its numbers
+/// are scale, bias, mean and variance.
+pub(crate) fn fold_batch_norm(
+    weights: Value,
+    bias: Option<Value>,
+    [scale, shift, mean, variance]: [Value; 4],
+    epsilon: f32,
+) -> Result<(Value, Value)> {
+    let (factor, shift) = batch_factors(scale, shift, mean, variance, epsilon)?;
+    let shape = weights.shape();
+    let channels = shape.first().copied().unwrap_or(0);
+    if factor.shape() != [channels] || weights.dtype() != factor.dtype() {
+        return Err(OpError::Shape(format!(
+            "{:?} numbers for {shape:?}",
+            factor.shape()
+        )));
+    }
+    let rows: Vec<_> = (0..shape.len())
+        .map(|at| if at == 0 { channels } else { 1 })
+        .collect();
+    let weights = elementwise::binary(Binary::Mul, weights, factor.clone().reshape(&rows))?;
+    let bias = match bias {
+        Some(bias) => elementwise::binary(
+            Binary::Add,
+            elementwise::binary(Binary::Mul, bias, factor)?,
+            shift,
+        )?,
+        None => shift,
+    };
+    Ok((weights, bias))
+}
+
 /// What batch normalisation multiplies by and adds.
-pub(crate) fn batch_factors(
+fn batch_factors(
     scale: Value,
     bias: Value,
     mean: Value,

@@ -341,10 +341,11 @@ impl Layer<'_> {
         input_forget: bool,
     ) -> Result<(Value, Value)> {
         let gates = binary(Binary::Add, matmul(h, weights.recurrence.clone())?, inputs)?;
-        let peep = |gate: Value, at: usize, cell: &Value| match &weights.peepholes {
+        let peephole = |at: usize| weights.peepholes.as_ref().and_then(|all| all.get(at));
+        let peep = |gate: Value, at: usize, cell: &Value| match peephole(at) {
             None => Ok(gate),
-            Some(peepholes) => {
-                let seen = binary(Binary::Mul, cell.clone(), peepholes[at].clone())?;
+            Some(peephole) => {
+                let seen = binary(Binary::Mul, cell.clone(), peephole.clone())?;
                 binary(Binary::Add, gate, seen)
             }
         };

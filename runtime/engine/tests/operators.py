@@ -1,0 +1,302 @@
+"""Writes expected/operators.json: small graphs of one operator with onnxruntime's answers.
+
+    python3 operators.py
+
+Needs onnx, onnxruntime and numpy. `operators.rs` builds the same graphs and compares.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+
+NAMES = {
+    "float32": ("f32", TensorProto.FLOAT),
+    "float64": ("f64", TensorProto.DOUBLE),
+    "int32": ("i32", TensorProto.INT32),
+    "int64": ("i64", TensorProto.INT64),
+    "bool": ("bool", TensorProto.BOOL),
+}
+CASES = []
+
+
+def f(*shape, start=-1.3, step=0.37):
+    count = int(np.prod(shape))
+    values = start + step * ((np.arange(count) * 7) % max(count, 1))
+    return values.reshape(shape).astype(np.float32)
+
+
+def i(*values, dtype=np.int64):
+    return np.array(values, dtype=dtype)
+
+
+def b(*values):
+    return np.array(values, dtype=bool)
+
+
+def number(v):
+    if isinstance(v, float):
+        return float(f"{v:.8g}") if np.isfinite(v) else str(v)
+    return v
+
+
+def plain(value):
+    return None if value is None else {
+        "dtype": NAMES[value.dtype.name][0],
+        "shape": list(value.shape),
+        "values": [number(v) for v in value.ravel().tolist()],
+    }
+
+
+def case(family, op, *inputs, opset=17, outputs=1, wanted=None, **attributes):
+    names = ["" if x is None else f"i{n}" for n, x in enumerate(inputs)]
+    made = [f"o{n}" for n in range(outputs)]
+    node = helper.make_node(op, names, made, **attributes)
+    infos = [
+        helper.make_tensor_value_info(n, NAMES[x.dtype.name][1], [None] * x.ndim)
+        for n, x in zip(names, inputs) if x is not None
+    ]
+    graph = helper.make_graph(
+        [node], "g", infos, [helper.make_empty_tensor_value_info(name) for name in made])
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    feed = {n: x for n, x in zip(names, inputs) if x is not None}
+    CASES.append({
+        "family": family, "operator": op, "opset": opset, "attributes": attributes,
+        "inputs": [plain(x) for x in inputs],
+        "outputs": [plain(x) for x in session.run(None, feed)],
+    })
+
+
+def elementwise():
+    for op in ["Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "HardSwish", "Neg", "Reciprocal",
+               "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Tan", "Tanh",
+               "Atan", "Sinh", "Cosh", "Asinh", "Elu", "Selu", "Celu", "LeakyRelu",
+               "HardSigmoid", "ThresholdedRelu"]:
+        case("elementwise", op, f(2, 3))
+    case("elementwise", "Round", np.array([0.5, 1.5, -0.5, -2.5, 2.4], np.float32))
+    for op in ["Sqrt", "Log", "Acosh"]:
+        case("elementwise", op, f(2, 3, start=1.1))
+    for op in ["Acos", "Asin", "Atanh"]:
+        case("elementwise", op, f(5, start=-0.9, step=0.4))
+    case("elementwise", "Elu", f(4), alpha=0.3)
+    case("elementwise", "HardSigmoid", f(4), alpha=0.3, beta=0.1)
+    for op in ["Add", "Sub", "Mul", "Div"]:
+        case("elementwise", op, f(2, 1, 3), f(4, 1, start=0.7))
+        case("elementwise", op, f(3), np.array(2.5, np.float32))
+        case("elementwise", op, np.array(2.5, np.float32), f(2, 3))
+        case("elementwise", op, i(7, -7, 9), i(2, 2, -4))
+    case("elementwise", "Pow", f(4, start=0.2), f(4))
+    case("elementwise", "Pow", f(4), np.array(2, np.int64))
+    case("elementwise", "Pow", i(2, 3, -2), i(3, 2, 3))
+    case("elementwise", "Mod", i(7, -7, 7, -7), i(3, 3, -3, -3))
+    case("elementwise", "Mod", f(4), f(4, start=0.5), fmod=1)
+    case("elementwise", "Mod", i(7, -7, 7, -7), i(3, 3, -3, -3), fmod=1)
+    case("elementwise", "PRelu", f(2, 3), f(3, start=0.1))
+    for op in ["Max", "Min", "Sum", "Mean"]:
+        case("elementwise", op, f(2, 3), f(3, start=0.0), f(2, 1, start=0.4))
+    case("elementwise", "Max", i(1, 5, -2), i(0, 9, -3))
+    case("elementwise", "Clip", f(6), np.array(-0.5, np.float32), np.array(0.4, np.float32))
+    case("elementwise", "Clip", f(6), None, np.array(0.4, np.float32))
+    case("elementwise", "Clip", f(6), opset=6, min=-0.2, max=0.2)
+    case("elementwise", "Clip", i(-5, 0, 5), np.array(-2), np.array(2))
+
+
+def logic():
+    for op in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]:
+        case("logic", op, f(2, 3), f(3))
+        case("logic", op, i(1, 2, 3), i(3, 2, 1))
+    case("logic", "Equal", b(True, False), b(True, True))
+    for op in ["And", "Or", "Xor"]:
+        case("logic", op, np.array([[True], [False]]), b(True, False))
+    case("logic", "Not", b(True, False))
+    case("logic", "Where", np.array([[True], [False]]), f(3), f(2, 3))
+    case("logic", "Where", np.array(True), i(1, 2), i(3, 4))
+    case("logic", "IsNaN", np.array([1, np.nan, np.inf], np.float32))
+    case("logic", "IsInf", np.array([1, np.nan, np.inf, -np.inf], np.float32))
+    case("logic", "IsInf", np.array([1, np.inf, -np.inf], np.float32), detect_negative=0)
+    for to in [1, 6, 7, 9, 11]:
+        case("logic", "Cast", np.array([-1.7, 0.0, 2.9], np.float32), to=to)
+        case("logic", "Cast", i(-1, 0, 2), to=to)
+        case("logic", "Cast", b(True, False), to=to)
+
+
+def products():
+    case("products", "MatMul", f(2, 3), f(3, 4))
+    case("products", "MatMul", f(3), f(3))
+    case("products", "MatMul", f(3), f(2, 3, 4))
+    case("products", "MatMul", f(2, 3, 4), f(4))
+    case("products", "MatMul", f(2, 1, 3, 4), f(5, 4, 2))
+    case("products", "MatMul", f(2, 5, 3, 4), f(4, 2))
+    case("products", "MatMul", i(1, 2, 3, 4).reshape(2, 2), i(5, 6, 7, 8).reshape(2, 2))
+    case("products", "Gemm", f(3, 2), f(4, 3), f(4), alpha=0.5, beta=2.0, transA=1, transB=1)
+    case("products", "Gemm", f(2, 3), f(3, 4))
+    case("products", "Gemm", f(2, 3), f(3, 4), np.array(1.5, np.float32))
+    case("products", "Conv", f(2, 3, 7), f(4, 3, 3), f(4), pads=[1, 2], strides=[2])
+    case("products", "Conv", f(1, 4, 6, 5), f(6, 2, 3, 2), f(6), group=2, dilations=[2, 1])
+    case("products", "Conv", f(1, 4, 6, 5), f(4, 1, 3, 3), group=4, pads=[1, 0, 2, 1])
+    case("products", "Conv", f(1, 2, 6, 5), f(3, 2, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2])
+    case("products", "Conv", f(1, 2, 6, 5), f(3, 2, 2, 2), auto_pad="SAME_LOWER")
+    case("products", "Conv", f(1, 2, 3, 4, 5), f(3, 2, 2, 2, 2))
+    case("products", "Conv", f(1, 2, 6, 5), f(3, 2, 1, 1), f(3))
+    case("products", "ConvTranspose", f(1, 2, 4), f(2, 3, 3), f(3), strides=[2], pads=[1, 1])
+    case("products", "ConvTranspose", f(1, 4, 3, 3), f(4, 2, 3, 3), group=2, strides=[2, 2],
+         output_padding=[1, 1], pads=[1, 0, 1, 0])
+    case("products", "ConvTranspose", f(1, 2, 3, 3), f(2, 1, 3, 3), strides=[2, 2],
+         output_shape=[6, 6])
+
+
+def pools():
+    case("pools", "MaxPool", f(1, 2, 7), kernel_shape=[3], strides=[2], pads=[1, 0])
+    case("pools", "MaxPool", f(2, 2, 6, 5), kernel_shape=[2, 3])
+    case("pools", "MaxPool", f(1, 1, 6, 5), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    case("pools", "MaxPool", f(1, 1, 7, 7), kernel_shape=[2, 2], dilations=[2, 3])
+    case("pools", "MaxPool", f(1, 1, 5, 5), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    case("pools", "MaxPool", f(1, 1, 5, 5), kernel_shape=[3, 3], auto_pad="SAME_UPPER")
+    case("pools", "AveragePool", f(1, 2, 7), kernel_shape=[3], pads=[1, 1])
+    for include in [0, 1]:
+        case("pools", "AveragePool", f(1, 1, 6, 5), kernel_shape=[3, 3], pads=[1, 1, 1, 1],
+             count_include_pad=include)
+        case("pools", "AveragePool", f(1, 1, 6, 5), kernel_shape=[3, 3], pads=[0, 1, 2, 1],
+             count_include_pad=include)
+    case("pools", "AveragePool", f(1, 1, 6, 6), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1,
+         opset=19)
+    case("pools", "GlobalMaxPool", f(2, 3, 4, 5))
+    case("pools", "GlobalAveragePool", f(2, 3, 4, 5))
+
+
+def norms():
+    one = f(3, start=0.5)
+    case("norms", "BatchNormalization", f(2, 3, 4), one, f(3), f(3), one, epsilon=1e-3)
+    case("norms", "InstanceNormalization", f(2, 3, 4), one, f(3))
+    case("norms", "LayerNormalization", f(2, 3, 4), f(4), f(4))
+    case("norms", "LayerNormalization", f(2, 3, 4), f(3, 4), axis=1, epsilon=0.1)
+    case("norms", "LpNormalization", f(2, 3), axis=1, p=1)
+    case("norms", "LpNormalization", f(2, 3), axis=0)
+    for op in ["Softmax", "LogSoftmax"]:
+        case("norms", op, f(2, 3, 4))
+        case("norms", op, f(2, 3, 4), axis=1)
+        case("norms", op, f(2, 3, 4), axis=1, opset=11)
+
+
+def reductions():
+    for op in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]:
+        x = f(2, 3, 4, start=0.2, step=0.1)
+        for axes in [[1], [0, 2], [-1, 1]]:
+            for keep in [0, 1]:
+                case("reductions", "Reduce" + op, x, i(*axes), keepdims=keep, opset=18)
+        case("reductions", "Reduce" + op, x, opset=18)
+    case("reductions", "ReduceMean", f(2, 3), axes=[1], keepdims=0, opset=11)
+    case("reductions", "ReduceSum", i(1, 2, 3, 4).reshape(2, 2), i(0))
+    case("reductions", "ReduceSum", f(2, 2), noop_with_empty_axes=1)
+    case("reductions", "ReduceMax", i(1, 9, 3, 4).reshape(2, 2), axes=[1])
+    for op in ["ArgMax", "ArgMin"]:
+        case("reductions", op, f(3, 4), axis=1)
+        case("reductions", op, np.array([[2, 1, 2, 1]], np.float32), axis=-1, keepdims=0)
+        case("reductions", op, np.array([[2, 1, 2, 1]], np.float32), axis=1, select_last_index=1)
+    for reverse in [0, 1]:
+        for exclusive in [0, 1]:
+            case("reductions", "CumSum", f(2, 3), np.array(1), reverse=reverse, exclusive=exclusive)
+    case("reductions", "TopK", f(3, 5), i(2), outputs=2, axis=1)
+    case("reductions", "TopK", f(3, 5), i(3), outputs=2, axis=0, largest=0)
+
+
+def shapes():
+    x = f(2, 3, 4)
+    case("shapes", "Shape", x)
+    case("shapes", "Shape", x, start=-2, end=3)
+    case("shapes", "Size", x)
+    case("shapes", "Reshape", x, i(0, -1))
+    case("shapes", "Reshape", x, i(4, 3, 2))
+    case("shapes", "Flatten", x, axis=2)
+    case("shapes", "Flatten", x, axis=-3)
+    case("shapes", "Squeeze", f(1, 3, 1))
+    case("shapes", "Squeeze", f(1, 3, 1), i(-1))
+    case("shapes", "Squeeze", f(1, 3, 1), axes=[0], opset=11)
+    case("shapes", "Unsqueeze", f(3), i(0, -1))
+    case("shapes", "Transpose", x)
+    case("shapes", "Transpose", x, perm=[1, 2, 0])
+    case("shapes", "Concat", f(2, 3), f(1, 3), axis=0)
+    case("shapes", "Concat", i(1), i(2, 3), axis=-1)
+    case("shapes", "Split", f(5, 2), i(2, 3), outputs=2)
+    case("shapes", "Split", f(2, 6), outputs=3, axis=1)
+    case("shapes", "Slice", x, i(0, 1), i(2, 3), i(0, 2), i(1, 2))
+    case("shapes", "Slice", x, i(-1, 10), i(-100, -100), i(2, 1), i(-2, -1))
+    case("shapes", "Slice", x, i(1), i(2**62), i(1))
+    case("shapes", "Slice", x, starts=[1], ends=[2], axes=[-1], opset=9)
+    case("shapes", "Slice", x, i(3), i(1), i(1))
+    case("shapes", "Expand", f(3, 1), i(2, 1, 4))
+    case("shapes", "Expand", f(3, 1), i(1))
+    case("shapes", "Tile", f(2, 3), i(2, 3))
+    for mode in ["constant", "reflect", "edge"]:
+        case("shapes", "Pad", f(3, 4), i(1, 2, 0, 1), mode=mode)
+    case("shapes", "Pad", f(3, 4), i(-1, 1, 0, -2), np.array(9, np.float32))
+    case("shapes", "Pad", f(2, 3), mode="constant", pads=[0, 1, 0, 1], value=0.5, opset=10)
+    case("shapes", "Pad", f(2, 3), i(1, 2), None, i(1), opset=18)
+    for mode in ["DCR", "CRD"]:
+        case("shapes", "DepthToSpace", f(1, 8, 2, 3), blocksize=2, mode=mode)
+    case("shapes", "SpaceToDepth", f(1, 2, 4, 6), blocksize=2)
+    case("shapes", "Trilu", f(2, 3, 4))
+    case("shapes", "Trilu", f(3, 4), np.array(-1), upper=0)
+    case("shapes", "ConstantOfShape", i(2, 3))
+    case("shapes", "Range", np.array(3), np.array(-4), np.array(-2))
+    case("shapes", "Range", np.array(0.5, np.float32), np.array(2, np.float32),
+         np.array(0.5, np.float32))
+    case("shapes", "Identity", x)
+
+
+def indexing():
+    x = f(3, 4)
+    case("indexing", "Gather", x, i(2, 0, -1))
+    case("indexing", "Gather", x, np.array([[1, -1], [0, 2]]), axis=1)
+    case("indexing", "Gather", x, np.array(1), axis=-1)
+    case("indexing", "GatherElements", x, np.array([[0, 2], [-1, 1]]))
+    case("indexing", "GatherElements", x, np.array([[0, 3], [-1, 1], [1, 1]]), axis=1)
+    case("indexing", "GatherND", f(2, 3, 4), np.array([[0, 1], [1, -1]]))
+    case("indexing", "GatherND", f(2, 3, 4), np.array([[[0, 1, 2]], [[1, 0, 3]]]))
+    case("indexing", "ScatterElements", x, np.array([[2, 0], [0, -1]]), f(2, 2), axis=0)
+    case("indexing", "ScatterElements", x, np.array([[1, 1]]), f(1, 2), axis=1, reduction="add")
+    case("indexing", "ScatterND", f(4, 2), np.array([[3], [0]]), f(2, 2))
+    case("indexing", "ScatterND", f(4, 2), np.array([[1, 0], [1, 1]]), f(2), reduction="mul")
+    case("indexing", "NonZero", np.array([[1, 0, 2], [0, 0, 3]], np.float32))
+    case("indexing", "OneHot", i(1, -1, 7), i(4), f(2))
+    case("indexing", "OneHot", i(1, 0), i(3), f(2), axis=0)
+
+
+def recurrent():
+    def weights(gates, directions):
+        return (f(directions, gates * 4, 3, step=0.011), f(directions, gates * 4, 4, step=0.009),
+                f(directions, 2 * gates * 4, step=0.01))
+    x = f(5, 2, 3, step=0.05)
+    h = f(1, 2, 4, step=0.1)
+    for op, gates, outputs in [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 2)]:
+        w, r, bias = weights(gates, 1)
+        case("recurrent", op, x, w, r, outputs=outputs, hidden_size=4)
+        case("recurrent", op, x, w, r, bias, None, h, outputs=outputs, hidden_size=4)
+        case("recurrent", op, x, w, r, bias, i(5, 3, dtype=np.int32), outputs=outputs,
+             hidden_size=4)
+        case("recurrent", op, x, w, r, bias, outputs=outputs, hidden_size=4, direction="reverse")
+        case("recurrent", op, x, *weights(gates, 2), i(5, 3, dtype=np.int32), outputs=outputs,
+             hidden_size=4, direction="bidirectional")
+    w, r, bias = weights(3, 1)
+    case("recurrent", "GRU", x, w, r, bias, None, h, outputs=2, hidden_size=4,
+         linear_before_reset=1)
+    w, r, bias = weights(4, 1)
+    case("recurrent", "LSTM", x, w, r, bias, None, h, h, f(1, 12, step=0.1), outputs=3,
+         hidden_size=4)
+    case("recurrent", "LSTM", x, w, r, bias, outputs=3, hidden_size=4, clip=0.3,
+         activations=["HardSigmoid", "Softsign", "Relu"], activation_alpha=[0.3],
+         activation_beta=[0.4])
+
+
+if __name__ == "__main__":
+    for family in [elementwise, logic, products, pools, norms, reductions, shapes, indexing,
+                   recurrent]:
+        family()
+    lines = ",\n".join(json.dumps(case) for case in CASES)
+    path = Path(__file__).parent / "expected" / "operators.json"
+    path.write_text(f"[\n{lines}\n]\n")
+    print(len(CASES), "cases")

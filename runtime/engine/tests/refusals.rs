@@ -1,0 +1,299 @@
+//! Bad models and bad inputs get an error that says what is wrong, never a panic.
+
+#[path = "support/onnx.rs"]
+mod onnx;
+
+use firebox_engine::{DType, LoadError, Model, OpError, Options, RunError, Tensor};
+use onnx::{Attribute, Graph, Message};
+
+fn load(graph: &Graph) -> Result<Model, LoadError> {
+    Model::load(graph.model(17), &Options::default())
+}
+
+fn f32s(shape: &[usize]) -> Tensor {
+    let count: usize = shape.iter().product();
+    Tensor::from_f32(shape.to_vec(), &vec![1.0; count]).unwrap()
+}
+
+fn ints(values: &[i64]) -> Tensor {
+    Tensor::from_i64(vec![values.len()], values).unwrap()
+}
+
+/// A model of one node with an f32 input `x` and stored integers `n`.
+fn one_node(operator: &str, numbers: &[i64]) -> Model {
+    let graph = Graph::default()
+        .open_input("x", DType::F32)
+        .weights("n", &ints(numbers))
+        .node(operator, &["x", "n"], &["y"], &[])
+        .output("y", DType::F32);
+    load(&graph).unwrap()
+}
+
+fn failure(model: &Model, x: Tensor) -> OpError {
+    match model.run(vec![("x".into(), x)]).unwrap_err() {
+        RunError::Operator { source, .. } => source,
+        other => panic!("{other}"),
+    }
+}
+
+fn relu() -> Graph {
+    Graph::default()
+        .input("x", DType::F32, &[2, 3])
+        .node("Relu", &["x"], &["y"], &[])
+        .output("y", DType::F32)
+}
+
+#[test]
+fn every_truncation_of_a_model_is_refused_or_still_a_model() {
+    let whole = relu().model(17);
+    for length in 0..whole.len() {
+        let cut = Model::load(whole.slice(..length), &Options::default());
+        assert!(
+            cut.is_err() || length >= whole.len() - 4,
+            "cut to {length} of {}",
+            whole.len()
+        );
+    }
+}
+
+#[test]
+fn no_changed_byte_makes_it_panic() {
+    let whole = relu().weights("w", &f32s(&[4])).model(17).to_vec();
+    for at in 0..whole.len() {
+        for value in [0x00, 0x7f, 0xff, whole[at] ^ 0x08] {
+            let mut changed = whole.clone();
+            changed[at] = value;
+            let _ = Model::load(changed.into(), &Options::default());
+        }
+    }
+}
+
+#[test]
+fn an_unsupported_operator_is_named_with_its_node_also_inside_a_branch() {
+    let strange = |name: &str| {
+        Graph::default()
+            .node("Frobnicate", &["x"], &[name], &[])
+            .output(name, DType::F32)
+    };
+    let said = load(&strange("a").input("x", DType::F32, &[1]))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        said,
+        "operator Frobnicate of node `a` is not supported (opset 17)"
+    );
+
+    let plain = Graph::default()
+        .node("Relu", &["x"], &["b"], &[])
+        .output("b", DType::F32);
+    let graph = Graph::default()
+        .input("x", DType::F32, &[1])
+        .input("c", DType::Bool, &[])
+        .node(
+            "If",
+            &["c"],
+            &["y"],
+            &[
+                ("then_branch", Attribute::Graph(plain)),
+                ("else_branch", Attribute::Graph(strange("inner"))),
+            ],
+        )
+        .output("y", DType::F32);
+    let error = load(&graph).unwrap_err();
+    assert!(
+        matches!(&error, LoadError::Unsupported { operator, node, opset: 17 }
+            if operator == "Frobnicate" && node == "inner"),
+        "{error}"
+    );
+}
+
+#[test]
+fn wiring_mistakes_are_told_apart() {
+    let start = || Graph::default().input("x", DType::F32, &[1]);
+    let end = |graph: Graph| load(&graph.output("y", DType::F32)).unwrap_err();
+    let missing = end(start().node("Add", &["x", "w"], &["y"], &[]));
+    assert!(matches!(missing, LoadError::Missing { value, .. } if value == "w"));
+    let unsorted = end(start()
+        .node("Relu", &["a"], &["y"], &[])
+        .node("Relu", &["x"], &["a"], &[]));
+    assert!(matches!(unsorted, LoadError::Order { value, .. } if value == "a"));
+    let cycle =
+        end(start()
+            .node("Add", &["x", "b"], &["a"], &[])
+            .node("Relu", &["a"], &["b"], &[]));
+    assert!(matches!(cycle, LoadError::Order { value, .. } if value == "b"));
+    let twice = end(start()
+        .node("Relu", &["x"], &["y"], &[])
+        .node("Abs", &["x"], &["y"], &[]));
+    assert!(matches!(twice, LoadError::Duplicate { name } if name == "y"));
+    let no_output = end(start());
+    assert!(matches!(no_output, LoadError::Missing { value, .. } if value == "y"));
+}
+
+#[test]
+fn weights_must_have_the_size_of_their_shape() {
+    let weights = |dims: &[i64], bytes: &[u8]| {
+        let dims = dims.iter().fold(Message::default(), |m, &d| m.int(1, d));
+        relu().raw_weights(&dims.int(2, 1).bytes(8, b"w").bytes(9, bytes))
+    };
+    let said = |graph: Graph| load(&graph).unwrap_err().to_string();
+    let short = said(weights(&[2, 3], &[0; 20]));
+    assert_eq!(
+        short,
+        "stored tensor `w`: f32 tensor of shape [2, 3] needs 24 bytes, got 20"
+    );
+    assert!(said(weights(&[i64::MAX, 8], &[])).contains("more elements than can be addressed"));
+    assert!(said(weights(&[-1], &[])).contains("a dimension is -1"));
+    let huge = said(weights(&[0, 1 << 40], &[]));
+    assert!(huge.contains("larger than the limit"), "{huge}");
+}
+
+#[test]
+fn types_without_numbers_are_refused() {
+    let text = Message::default().int(1, 1).int(2, 8).bytes(8, b"w");
+    let error = load(&relu().raw_weights(&text)).unwrap_err();
+    assert!(matches!(error, LoadError::UnsupportedType { found, .. } if found == "STRING"));
+}
+
+#[test]
+fn a_wrong_attribute_names_the_node() {
+    let graph = Graph::default()
+        .input("x", DType::F32, &[1, 1, 4])
+        .node(
+            "MaxPool",
+            &["x"],
+            &["y"],
+            &[("kernel_shape", Attribute::Ints(vec![0]))],
+        )
+        .output("y", DType::F32);
+    let said = load(&graph).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "node `y` (MaxPool): attribute `kernel_shape` holds 0, expected ≥ 1"
+    );
+}
+
+#[test]
+fn inputs_must_fit_the_signature() {
+    let model = load(&relu()).unwrap();
+    let said = |inputs| model.run(inputs).unwrap_err().to_string();
+    assert_eq!(said(vec![]), "input `x` is missing; expected `x`");
+    assert_eq!(
+        said(vec![("x".into(), f32s(&[3, 2]))]),
+        "input `x`: expected shape [2, 3], found [3, 2]"
+    );
+}
+
+#[test]
+fn what_would_take_all_memory_is_refused() {
+    let large = 1 << 40;
+    for (operator, numbers) in [("Expand", [large, 1]), ("Tile", [large, large])] {
+        let error = failure(&one_node(operator, &numbers), f32s(&[1, 1]));
+        assert!(
+            matches!(error, OpError::TooLarge { .. }),
+            "{operator}: {error}"
+        );
+    }
+    let error = failure(&one_node("Pad", &[0, i64::MAX]), f32s(&[1]));
+    assert!(matches!(error, OpError::TooLarge { .. }), "{error}");
+    let error = failure(&one_node("Reshape", &[large, large]), f32s(&[1]));
+    assert!(matches!(error, OpError::Shape(_)), "{error}");
+
+    let graph = Graph::default()
+        .open_input("x", DType::I64)
+        .node("ConstantOfShape", &["x"], &["y"], &[])
+        .output("y", DType::F32);
+    let error = failure(&load(&graph).unwrap(), ints(&[large, large]));
+    assert!(matches!(error, OpError::TooLarge { .. }), "{error}");
+
+    let (zero, one) = (
+        Tensor::from_i64(vec![], &[0]).unwrap(),
+        Tensor::from_i64(vec![], &[1]).unwrap(),
+    );
+    let graph = Graph::default()
+        .input("x", DType::I64, &[])
+        .weights("zero", &zero)
+        .weights("one", &one)
+        .node("Range", &["zero", "x", "one"], &["y"], &[])
+        .output("y", DType::I64);
+    let limit = Tensor::from_i64(vec![], &[i64::MAX]).unwrap();
+    let error = failure(&load(&graph).unwrap(), limit);
+    assert!(matches!(error, OpError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn two_long_vectors_do_not_broadcast_to_a_huge_matrix() {
+    let graph = Graph::default()
+        .open_input("x", DType::F32)
+        .weights("w", &f32s(&[200_000, 1]))
+        .node("Add", &["x", "w"], &["y"], &[])
+        .output("y", DType::F32);
+    let error = failure(&load(&graph).unwrap(), f32s(&[1, 200_000]));
+    assert!(matches!(error, OpError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn integers_are_not_divided_by_zero() {
+    for operator in ["Div", "Mod"] {
+        let graph = Graph::default()
+            .open_input("x", DType::I64)
+            .weights("n", &ints(&[2, 0]))
+            .node(operator, &["x", "n"], &["y"], &[])
+            .output("y", DType::I64);
+        let error = failure(&load(&graph).unwrap(), ints(&[4, 4]));
+        assert_eq!(error, OpError::DivisionByZero);
+    }
+}
+
+#[test]
+fn indices_and_axes_outside_are_refused() {
+    for number in [3, -4, i64::MAX, i64::MIN] {
+        let error = failure(&one_node("Gather", &[number]), f32s(&[3, 2]));
+        assert_eq!(
+            error,
+            OpError::Index {
+                index: number,
+                size: 3
+            }
+        );
+    }
+    for number in [2, -3, i64::MIN] {
+        let error = failure(&one_node("Squeeze", &[number]), f32s(&[1, 1]));
+        assert_eq!(
+            error,
+            OpError::Axis {
+                axis: number,
+                rank: 2
+            }
+        );
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    for (operator, weights, x) in [
+        ("MatMul", f32s(&[4, 2]), f32s(&[2, 3])),
+        ("Add", f32s(&[4]), f32s(&[3])),
+        ("Conv", f32s(&[2, 3, 9, 9]), f32s(&[1, 3, 4, 4])),
+        ("Conv", f32s(&[2, 2, 1, 1]), f32s(&[1, 3, 4, 4])),
+        ("PRelu", f32s(&[2]), f32s(&[3])),
+    ] {
+        let graph = Graph::default()
+            .open_input("x", DType::F32)
+            .weights("w", &weights)
+            .node(operator, &["x", "w"], &["y"], &[])
+            .output("y", DType::F32);
+        let error = failure(&load(&graph).unwrap(), x);
+        assert!(matches!(error, OpError::Shape(_)), "{operator}: {error}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_built_in_is_refused() {
+    let options = Options {
+        device: "cuda:7".parse().unwrap(),
+        ..Options::default()
+    };
+    let error = Model::load(relu().model(17), &options).unwrap_err();
+    assert!(matches!(error, LoadError::Device { .. }), "{error}");
+}
