@@ -15,10 +15,13 @@ fn memory_goes_back_when_models_are_dropped() {
     for _ in 0..4 {
         drop(support::open("minilm"));
     }
-    let grown = resident().saturating_sub(before);
+    let after = resident();
+    let grown = after.saturating_sub(before) >> 20;
     assert!(
-        grown < 90 << 20,
-        "{} MiB more after four models came and went",
-        grown >> 20
+        grown < 45,
+        "{grown} MiB more after four models of 86 MiB came and went"
     );
+    let left = after.saturating_sub(start) >> 20;
+    println!("{left} MiB are left of five models");
+    assert!(left < 120, "{left} MiB are left of five models of 86 MiB");
 }
