@@ -1,0 +1,94 @@
+//! The command line as a whole, and which function carries out which command.
+
+use clap::{Parser, Subcommand};
+
+use crate::client::Client;
+use crate::failure::{Context, EXIT_CODES, Result};
+use crate::{build, demo, deploy, functions, invoke, project, traffic};
+
+/// Serves machine-learning functions in WebAssembly, and talks to a server that does.
+#[derive(Debug, Parser)]
+#[command(name = "firebox", version, after_help = AFTER_HELP.as_str())]
+pub struct Cli {
+    /// The server that a client command talks to
+    #[arg(
+        long,
+        global = true,
+        env = "FIREBOX_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    server: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+static AFTER_HELP: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+    format!(
+        "Examples:\n  firebox serve --data firebox-data\n  firebox new greeter\n  firebox deploy \
+         greeter\n  firebox invoke greeter 'some text'\n\n{EXIT_CODES}"
+    )
+});
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a project for a new function
+    New(project::NewArgs),
+    /// Compile a project and pack its bundle
+    Build(build::BuildArgs),
+    #[command(flatten)]
+    Ask(Ask),
+    /// See it all at work: a server, a real model, two versions, down to zero and back
+    Demo(demo::DemoArgs),
+}
+
+/// The commands that talk to a server.
+#[derive(Debug, Subcommand)]
+enum Ask {
+    /// Upload a function to a server
+    Deploy(deploy::DeployArgs),
+    /// Call a function
+    Invoke(invoke::InvokeArgs),
+    /// List the functions of a server
+    Functions(functions::FunctionsArgs),
+    /// List the versions of a function
+    Versions(functions::VersionsArgs),
+    /// Show or set which versions answer
+    Traffic(traffic::TrafficArgs),
+    /// Delete a version, or a function with all of them
+    Delete(functions::DeleteArgs),
+    /// List what models can run on
+    Devices(functions::DevicesArgs),
+}
+
+/// Carries out a command line.
+pub fn run(cli: Cli) -> Result {
+    match cli.command {
+        Command::New(args) => project::new(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Ask(command) => wait_for(ask(command, &Client::new(&cli.server)?)),
+        Command::Demo(args) => wait_for(demo::demo(args)),
+    }
+}
+
+async fn ask(command: Ask, client: &Client) -> Result {
+    match command {
+        Ask::Deploy(args) => deploy::deploy(args, client).await,
+        Ask::Invoke(args) => invoke::invoke(args, client).await,
+        Ask::Functions(args) => functions::functions(args, client).await,
+        Ask::Versions(args) => functions::versions(args, client).await,
+        Ask::Traffic(args) => traffic::traffic(args, client).await,
+        Ask::Delete(args) => functions::delete(args, client).await,
+        Ask::Devices(args) => functions::devices(args, client).await,
+    }
+}
+
+/// A client needs one thread.
+fn wait_for(work: impl Future<Output = Result>) -> Result {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context(|| "no event loop can be had".into())?
+        .block_on(work)
+}

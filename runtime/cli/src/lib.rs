@@ -1,0 +1,21 @@
+//! What the `firebox` binary does: a server, and the commands that make, upload and call functions.
+//!
+//! [`cli`] has the command line; each command has a module with its arguments and its work.
+//! The commands that talk to a server do so through [`client`], which knows [`api`]; what they
+//! print goes through [`output`]; what goes wrong is a [`failure::Failure`].
+
+pub mod api;
+pub mod build;
+pub mod cli;
+pub mod client;
+pub mod compile;
+pub mod demo;
+pub mod deploy;
+mod embedded;
+pub mod failure;
+pub mod functions;
+pub mod invoke;
+pub mod output;
+pub mod project;
+pub mod serve;
+pub mod traffic;
