@@ -1,6 +1,7 @@
 //! The records in sled: two trees, written together in one transaction, and then flushed.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
@@ -36,12 +37,7 @@ impl Records {
     /// Opens the store below `dir`, or makes it.
     pub(crate) fn open(dir: &Path) -> Result<Records> {
         let of = |e| RegistryError::sled(dir, e);
-        let db = sled::Config::new()
-            .path(dir.join("records"))
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None) // every write is flushed before it is acknowledged
-            .open()
-            .map_err(of)?;
+        let db = open_sled(&dir.join("records")).map_err(of)?;
         match db.get(SCHEMA_KEY).map_err(of)? {
             Some(found) => check_schema(dir, &found)?,
             None => {
@@ -154,6 +150,29 @@ impl Records {
         self.db.flush().map_err(self.sled())?;
         Ok(())
     }
+}
+
+/// Opens sled. Its own lock lingers for a moment after a database is dropped, until its threads are
+/// done; nobody else can hold it, as the data directory is locked for this process.
+pub(crate) fn open_sled(path: &Path) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None); // every write is flushed before it is acknowledged
+    let patience = Instant::now() + Duration::from_secs(5);
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(e)) if is_lock(&e) && Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled wraps the system's refusal of its lock into text.
+fn is_lock(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 fn check_schema(dir: &Path, found: &[u8]) -> Result<()> {
