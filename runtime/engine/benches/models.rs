@@ -2,6 +2,13 @@
 //!
 //! Reads the models as the tests do; a model that can't be had is left out with a message.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

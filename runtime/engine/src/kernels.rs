@@ -1,6 +1,11 @@
 //! Functions of one number over f32 tensors on the CPU, in one pass, where burn takes several
 //! or has no vector code: written so that the compiler makes vector code of them.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "the error is the tensor, given back"
+)]
+
 use burn_backend::TensorMetadata;
 use burn_dispatch::backends::flex::{FlexTensor, Layout};
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};

@@ -1,5 +1,12 @@
 //! What a model promises beyond its numbers: branches, plans, threads, memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 #[path = "support/onnx.rs"]
 mod onnx;
 mod support;

@@ -1,5 +1,12 @@
 //! Memory goes back. Alone in its process, as it looks at the whole of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 #[test]
@@ -23,5 +30,5 @@ fn memory_goes_back_when_models_are_dropped() {
     );
     let left = after.saturating_sub(start) >> 20;
     println!("{left} MiB are left of five models");
-    assert!(left < 120, "{left} MiB are left of five models of 86 MiB");
+    assert!(left < 60, "{left} MiB are left of five models of 86 MiB");
 }

@@ -1,5 +1,12 @@
 //! Real models give what onnxruntime gives.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 /// Runs a case twice: the first run makes the plan, the second follows it.

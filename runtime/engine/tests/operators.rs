@@ -1,5 +1,12 @@
 //! Operators give what onnxruntime gives, family by family; `operators.py` made the cases.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 #[path = "support/onnx.rs"]
 mod onnx;
 
@@ -170,7 +177,8 @@ fn compare(found: &Tensor, expected: &Tensor) -> Result<(), String> {
     }
     for (at, (found, expected)) in numbers(found).iter().zip(numbers(expected)).enumerate() {
         let same = found.is_nan() && expected.is_nan() || *found == expected;
-        if !same && !((found - expected).abs() <= 1e-5 + 1e-4 * expected.abs()) {
+        let close = (found - expected).abs() <= 1e-5 + 1e-4 * expected.abs();
+        if !same && !close {
             return Err(format!("element {at} is {found}, expected {expected}"));
         }
     }

@@ -1,5 +1,12 @@
 //! Bad models and bad inputs get an error that says what is wrong, never a panic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
 #[path = "support/onnx.rs"]
 mod onnx;
 
