@@ -210,8 +210,14 @@ impl Model {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans: Vec<_> = plans
+            .iter()
+            .map(|(key, plan)| (&key.shapes, plan.len()))
+            .collect();
         f.debug_struct("Model")
             .field("signature", &self.signature)
+            .field("steps by input shapes", &plans)
             .field("device", &self.device)
             .field("weight_bytes", &self.weight_bytes)
             .finish_non_exhaustive()

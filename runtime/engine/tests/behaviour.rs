@@ -184,3 +184,99 @@ fn many_threads_run_one_model_at_once() {
         });
     }
 }
+
+/// Checks a graph of one f32 input `x` against a function of its rows of four.
+fn check_rows(graph: Graph, expected: impl Fn(&[f64]) -> Vec<f64>) {
+    let graph = graph
+        .input("x", DType::F32, &[2, 4])
+        .output("y", DType::F32);
+    let model = Model::load(graph.model(17), &Options::default()).unwrap();
+    let values = [-3.0, -1.2, 0.3, 2.5, 0.0, 4.0, -0.7, 1.1f32];
+    let made = model
+        .run(vec![("x".into(), f32s(&[2, 4], &values))])
+        .unwrap()
+        .remove(0)
+        .1;
+    let rows = values
+        .chunks(4)
+        .map(|row| row.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+    let expected: Vec<_> = rows.flat_map(|row| expected(&row)).collect();
+    for (found, expected) in made.to_f32().unwrap().into_iter().zip(expected) {
+        let off = (f64::from(found) - expected).abs();
+        assert!(off < 1e-5, "{found}, expected {expected}");
+    }
+}
+
+#[test]
+fn a_layer_norm_that_is_spelt_out_keeps_its_numbers() {
+    let last = || [("axes", Attribute::Ints(vec![-1]))];
+    let scalar = |value: f32| f32s(&[], &[value]);
+    let graph = Graph::default()
+        .weights("two", &scalar(2.0))
+        .weights("epsilon", &scalar(0.01))
+        .weights("scale", &f32s(&[4], &[1.0, 2.0, 3.0, 4.0]))
+        .weights("bias", &f32s(&[4], &[0.1, 0.2, 0.3, 0.4]))
+        .node("ReduceMean", &["x"], &["mean"], &last())
+        .node("Sub", &["x", "mean"], &["centred"], &[])
+        .node("Pow", &["centred", "two"], &["square"], &[])
+        .node("ReduceMean", &["square"], &["variance"], &last())
+        .node("Add", &["variance", "epsilon"], &["sum"], &[])
+        .node("Sqrt", &["sum"], &["deviation"], &[])
+        .node("Div", &["centred", "deviation"], &["normal"], &[])
+        .node("Mul", &["normal", "scale"], &["scaled"], &[])
+        .node("Add", &["scaled", "bias"], &["y"], &[]);
+    check_rows(graph, |row| {
+        let mean = row.iter().sum::<f64>() / 4.0;
+        let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 4.0;
+        let place = |(at, v): (usize, &f64)| {
+            (v - mean) / (variance + 0.01).sqrt() * (at as f64 + 1.0) + (at as f64 + 1.0) * 0.1
+        };
+        row.iter().enumerate().map(place).collect()
+    });
+}
+
+#[test]
+fn activations_that_are_spelt_out_keep_their_numbers() {
+    let scalar = |value: f32| f32s(&[], &[value]);
+    let hard_swish = Graph::default()
+        .weights("three", &scalar(3.0))
+        .weights("six", &scalar(6.0))
+        .weights("zero", &scalar(0.0))
+        .node("Add", &["x", "three"], &["a"], &[])
+        .node("Clip", &["a", "zero", "six"], &["c"], &[])
+        .node("Mul", &["x", "c"], &["m"], &[])
+        .node("Div", &["m", "six"], &["y"], &[]);
+    check_rows(hard_swish, |row| {
+        row.iter()
+            .map(|v| v * (v + 3.0).clamp(0.0, 6.0) / 6.0)
+            .collect()
+    });
+    let silu =
+        Graph::default()
+            .node("Sigmoid", &["x"], &["s"], &[])
+            .node("Mul", &["x", "s"], &["y"], &[]);
+    check_rows(silu, |row| {
+        row.iter().map(|v| v / (1.0 + (-v).exp())).collect()
+    });
+    // Twice what a Gelu is: no pattern, so it must stay as it is.
+    let double = Graph::default()
+        .weights("root", &scalar(2f32.sqrt()))
+        .weights("one", &scalar(1.0))
+        .node("Div", &["x", "root"], &["d"], &[])
+        .node("Erf", &["d"], &["e"], &[])
+        .node("Add", &["e", "one"], &["p"], &[])
+        .node("Mul", &["x", "p"], &["y"], &[]);
+    let erf = |x: f64| {
+        // The series, exact enough for these arguments.
+        let term = |n: i32| {
+            let factorial: f64 = (1..=n).map(f64::from).product();
+            (-1f64).powi(n) * x.powi(2 * n + 1) / (factorial * f64::from(2 * n + 1))
+        };
+        2.0 / std::f64::consts::PI.sqrt() * (0..60).map(term).sum::<f64>()
+    };
+    check_rows(double, |row| {
+        row.iter()
+            .map(|v| v * (1.0 + erf(v / std::f64::consts::SQRT_2)))
+            .collect()
+    });
+}
