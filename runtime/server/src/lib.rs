@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The server: functions and their versions over HTTP.
+//!
+//! ```no_run
+//! use firebox_server::{Config, Server};
+//!
+//! # async fn show() -> Result<(), firebox_server::ServerError> {
+//! let mut config = Config::new("/var/lib/firebox");
+//! config.listen.set_port(0);
+//! let server = Server::bind(config).await?;
+//! println!("listening on http://{}", server.local_addr());
+//! server.run(async { tokio::signal::ctrl_c().await.unwrap() }).await
+//! # }
+//! ```
+//!
+//! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
+//! runs and records it, with `routing` saying which version answers, `admission`
+//! whether there is room, `residency` what is in memory, and `scheduler` where
+//! models compute. `upload` is the way of a new version, `problem` the table of
+//! everything that can go wrong, and `server` the wiring.
+
+mod admission;
+mod config;
+mod gateway;
+mod metrics;
+mod problem;
+pub mod protocol;
+mod residency;
+mod routing;
+mod scheduler;
+mod server;
+mod upload;
+
+pub use config::Config;
+pub use server::{Server, ServerError, serve};

@@ -1,0 +1,402 @@
+//! The way of a request behind its protocol: resolve ▸ admit ▸ run ▸ record.
+//!
+//! [`Gateway::open`] resolves the version and lets the request in; the protocol
+//! then reads and decodes the body, calls [`Gateway::run`], encodes the answer,
+//! all [`within`](Call::within) the call's deadline; and [`Call::close`] records
+//! how it went. A call that is dropped instead, because its caller hung up, is
+//! recorded as cancelled, and everything that it waited for is withdrawn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response as HttpResponse;
+use firebox_engine::{RunError, Signature};
+use firebox_sandbox::{
+    Context, ErrorCode, InvokeError, Limits, ModelError, Models, Parameter, Request,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::admission::{Admission, Place};
+use crate::config::Config;
+use crate::metrics::{Clock, Metrics, Spent};
+use crate::problem::Failure;
+use crate::residency::{Code, Lease, Loaded, Residency, Warm};
+use crate::routing::{Routing, Selector, Version};
+use crate::scheduler::{ComputeError, Named, Scheduler};
+
+const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
+const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What a function is asked.
+#[derive(Debug, Default)]
+pub struct Question {
+    /// The caller's id, or none for the prediction id.
+    pub id: Option<String>,
+    /// Named tensors.
+    pub inputs: Named,
+    /// Named values beside them.
+    pub parameters: Vec<(String, Parameter)>,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub struct Answer {
+    /// Named tensors.
+    pub outputs: Named,
+    /// Named values beside them.
+    pub parameters: Vec<(String, Parameter)>,
+}
+
+/// Runs calls.
+pub struct Gateway {
+    routing: Arc<Routing>,
+    residency: Residency,
+    scheduler: Arc<Scheduler>,
+    admission: Admission,
+    metrics: Metrics,
+    max_memory: usize,
+}
+
+/// One request that was let in.
+pub struct Call {
+    /// The version that answers.
+    pub version: Arc<Version>,
+    /// The prediction id.
+    pub id: Uuid,
+    started: Instant,
+    limit: Duration,
+    place: Place,
+    metrics: Metrics,
+    clocks: Clocks,
+    recorded: bool,
+}
+
+#[derive(Default)]
+struct Clocks {
+    queue: Clock,
+    cold: Clock,
+    guest: Clock,
+    compute: Clock,
+}
+
+impl Gateway {
+    /// Wires the parts together.
+    pub fn new(
+        config: &Config,
+        routing: Arc<Routing>,
+        residency: Residency,
+        scheduler: Arc<Scheduler>,
+        metrics: Metrics,
+    ) -> Self {
+        let (instances, queued) = (config.max_instances, config.max_queued);
+        let admission = Admission::new(instances, queued, config.max_queue_wait);
+        let max_memory = config.max_instance_memory;
+        Self {
+            routing,
+            residency,
+            scheduler,
+            admission,
+            metrics,
+            max_memory,
+        }
+    }
+
+    /// Resolves the version and lets the request in. `timeout` can only shorten
+    /// the deadline of the version's manifest.
+    pub fn open(
+        &self,
+        function: &str,
+        selector: &Selector,
+        timeout: Option<Duration>,
+    ) -> Result<Call, Failure> {
+        let (started, id) = (Instant::now(), Uuid::now_v7());
+        let version = self.routing.table().resolve(function, selector, id)?;
+        let place = self.admission.enter()?;
+        let deadline = version.record.manifest.limits.deadline;
+        let limit = timeout.map_or(deadline, |timeout| timeout.min(deadline));
+        self.metrics.in_flight.increment(1.0);
+        let (metrics, clocks) = (self.metrics.clone(), Clocks::default());
+        Ok(Call {
+            version,
+            id,
+            started,
+            limit,
+            place,
+            metrics,
+            clocks,
+            recorded: false,
+        })
+    }
+
+    /// Answers one call: loads the version if need be, waits for an instance, runs.
+    pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
+        if call.version.is_model() {
+            let fits = call.version.signature.check_inputs(&question.inputs);
+            fits.map_err(|error| Failure::WrongTensor(error.to_string()))?;
+        }
+        let lease = match self.residency.resident(&call.version) {
+            Some(lease) => lease,
+            None => {
+                let asked = Instant::now();
+                let lease = self.residency.warm(&call.version).await?;
+                call.clocks.cold.add(asked.elapsed());
+                lease
+            }
+        };
+        let asked = Instant::now();
+        let _permit = self.admission.permit(&call.place).await?;
+        call.clocks.queue.add(asked.elapsed());
+        match &lease.warm.code {
+            Some(code) => self.run_component(call, code, &lease, question).await,
+            None => self.run_model(call, &lease, question).await,
+        }
+    }
+
+    async fn run_model(
+        &self,
+        call: &Call,
+        lease: &Lease,
+        question: Question,
+    ) -> Result<Answer, Failure> {
+        let Some(model) = lease.warm.models.values().next() else {
+            return Err(Failure::Internal(
+                "the version has neither code nor a model".into(),
+            ));
+        };
+        let computed = self
+            .scheduler
+            .run(model.model.clone(), question.inputs)
+            .await?;
+        call.clocks.queue.add(computed.queued);
+        call.clocks.compute.add(computed.compute);
+        Ok(Answer {
+            outputs: computed.outputs,
+            parameters: vec![],
+        })
+    }
+
+    async fn run_component(
+        &self,
+        call: &Call,
+        code: &Code,
+        lease: &Lease,
+        question: Question,
+    ) -> Result<Answer, Failure> {
+        let models = Arc::new(CallModels::new(lease.warm.clone(), self.scheduler.clone()));
+        let limits = &call.version.record.manifest.limits;
+        let context = Context {
+            limits: Limits {
+                memory: self.max_memory.min(limits.memory.0 as usize),
+                deadline: call.remaining(),
+            },
+            models: models.clone(),
+            assets: code.assets.clone(),
+            network: code.network.clone(),
+        };
+        let request = Request {
+            id: question.id.unwrap_or_else(|| call.id.to_string()),
+            inputs: question.inputs,
+            parameters: question.parameters,
+        };
+        let result = code.component.invoke(request, context).await;
+        call.clocks.queue.add(models.queued.get());
+        call.clocks.compute.add(models.computed.get());
+        match result {
+            Ok(response) => {
+                call.clocks.guest.add(response.usage.guest);
+                Ok(Answer {
+                    outputs: response.outputs,
+                    parameters: response.parameters,
+                })
+            }
+            Err(error) => Err(call.refusal(error)),
+        }
+    }
+}
+
+impl Call {
+    /// Runs `work`, at most until the deadline.
+    pub async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        // A little longer than the sandbox, which can say more about what ran.
+        let limit = self.remaining() + Duration::from_millis(5);
+        let outcome = tokio::time::timeout(limit, work).await;
+        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
+    }
+
+    /// Records the answer and marks it with version, prediction id and timing.
+    pub fn close(mut self, mut response: HttpResponse) -> HttpResponse {
+        let spent = self.spent();
+        self.version
+            .metrics(&self.metrics)
+            .record(Some(response.status()), &spent);
+        self.recorded = true;
+        let headers = response.headers_mut();
+        headers.insert(VERSION, self.version.record.number.get().into());
+        let mut buffer = Uuid::encode_buffer();
+        let id = self.id.hyphenated().encode_lower(&mut buffer);
+        for (name, text) in [
+            (PREDICTION_ID, &*id),
+            (SERVER_TIMING, &server_timing(&spent)),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        }
+        response
+    }
+
+    fn remaining(&self) -> Duration {
+        self.limit.saturating_sub(self.started.elapsed())
+    }
+
+    fn spent(&self) -> Spent {
+        Spent {
+            queue: self.clocks.queue.get(),
+            cold: self.clocks.cold.get(),
+            guest: self.clocks.guest.get(),
+            compute: self.clocks.compute.get(),
+            total: self.started.elapsed(),
+        }
+    }
+
+    /// What the caller is told; the owner finds the rest in the log.
+    fn refusal(&self, error: InvokeError) -> Failure {
+        if let InvokeError::Trap {
+            message,
+            stderr,
+            backtrace,
+        } = &error
+        {
+            tracing::error!(prediction_id = %self.id, function = %self.version.record.function,
+                version = self.version.record.number.get(), message, stderr, backtrace,
+                "the function trapped");
+            return Failure::Trap(format!("the function stopped: {message}"));
+        }
+        if let InvokeError::Host(reason) = &error {
+            tracing::error!(prediction_id = %self.id, reason, "the host failed to run a function");
+        }
+        invoke_failure(error, self.limit)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.metrics.in_flight.decrement(1.0);
+        if !self.recorded {
+            self.version
+                .metrics(&self.metrics)
+                .record(None, &self.spent());
+        }
+    }
+}
+
+/// Milliseconds, as the Server Timing specification has them.
+fn server_timing(spent: &Spent) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    format!(
+        "queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}",
+        ms(spent.queue),
+        ms(spent.cold),
+        ms(spent.guest),
+        ms(spent.compute)
+    )
+}
+
+/// A function's failure as a request's; `limit` is the deadline that it had.
+pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
+    match error {
+        InvokeError::Guest(error) => match error.code {
+            ErrorCode::InvalidInput => Failure::GuestInvalidInput(error.message),
+            ErrorCode::Unavailable => Failure::GuestUnavailable(error.message),
+            ErrorCode::Internal => Failure::GuestInternal(error.message),
+        },
+        InvokeError::Deadline { .. } => Failure::Deadline { limit },
+        InvokeError::Memory { limit } => Failure::Memory { limit },
+        InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
+        InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
+        InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
+    }
+}
+
+impl From<ComputeError> for Failure {
+    fn from(error: ComputeError) -> Self {
+        match error {
+            ComputeError::Full { .. } => Self::Busy(error.to_string()),
+            ComputeError::Run(RunError::Input(error)) => Self::WrongTensor(error.to_string()),
+            ComputeError::Run(_) | ComputeError::Panic(_) => Self::Model(error.to_string()),
+            ComputeError::Stopped => Self::ShuttingDown,
+        }
+    }
+}
+
+/// The models of one call: runs them on the scheduler and adds up the time.
+pub struct CallModels {
+    warm: Arc<Warm>,
+    scheduler: Arc<Scheduler>,
+    queued: Clock,
+    computed: Clock,
+}
+
+impl CallModels {
+    /// For one call of a loaded version.
+    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>) -> Self {
+        Self {
+            warm,
+            scheduler,
+            queued: Clock::default(),
+            computed: Clock::default(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<Loaded>, ModelError> {
+        self.warm
+            .models
+            .get(name)
+            .ok_or_else(|| ModelError::NotFound {
+                name: name.to_owned(),
+                known: self.warm.models.keys().cloned().collect(),
+            })
+    }
+}
+
+impl Models for CallModels {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<Signature>, ModelError>> {
+        std::future::ready(self.find(name).map(|model| model.signature.clone())).boxed()
+    }
+
+    fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
+        let run = async move {
+            let model = self.find(name)?.model.clone();
+            match self.scheduler.run(model, inputs).await {
+                Ok(computed) => {
+                    self.queued.add(computed.queued);
+                    self.computed.add(computed.compute);
+                    Ok(computed.outputs)
+                }
+                Err(error) => Err(model_error(name.to_owned(), error)),
+            }
+        };
+        run.boxed()
+    }
+}
+
+fn model_error(model: String, error: ComputeError) -> ModelError {
+    match error {
+        ComputeError::Run(RunError::Input(error)) => ModelError::Input { model, error },
+        ComputeError::Run(_) | ComputeError::Panic(_) => ModelError::Failed {
+            model,
+            reason: error.to_string(),
+        },
+        ComputeError::Full { .. } | ComputeError::Stopped => ModelError::Unavailable {
+            model,
+            reason: error.to_string(),
+        },
+    }
+}

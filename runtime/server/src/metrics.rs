@@ -1,0 +1,307 @@
+//! Counters, gauges and histograms for `GET /metrics`.
+//!
+//! Each server has a recorder of its own, so that two in one process do not mix.
+//! A version's series are made at its first request and kept beside it, so a
+//! request touches atomics only, and a version that is never called costs nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+const METADATA: Metadata<'static> = Metadata::new("firebox", Level::INFO, Some("firebox"));
+
+/// Upper bounds in seconds, from a tiny function's hop to a long cold start.
+const BUCKETS: [f64; 17] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+];
+
+/// Where the time of a request went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Waiting for an instance or a compute thread.
+    pub queue: Duration,
+    /// Waiting for code and weights to be loaded.
+    pub cold: Duration,
+    /// Computing in the instance.
+    pub guest: Duration,
+    /// Computing models.
+    pub compute: Duration,
+    /// From the request's head to its answer.
+    pub total: Duration,
+}
+
+/// The server's own series, and the maker of each version's.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+    /// Requests between head and answer.
+    pub in_flight: Gauge,
+    /// Versions with linked code and no weights.
+    pub linked: Gauge,
+    /// Versions that are fully loaded.
+    pub resident: Gauge,
+    /// Versions there are.
+    pub versions: Gauge,
+    /// Bytes of weights in memory.
+    pub weight_bytes: Gauge,
+    /// Model runs that wait for a thread.
+    pub compute_queue: Gauge,
+    /// Uploads that became a version or were one already.
+    pub uploads_accepted: Counter,
+    /// Uploads that were refused or broke off.
+    pub uploads_refused: Counter,
+    /// Loads of code and weights that failed.
+    pub load_failures: Counter,
+}
+
+impl Metrics {
+    /// A recorder with the build's own series in it.
+    pub fn new() -> Self {
+        // Only an empty list of buckets is refused.
+        let builder = PrometheusBuilder::new();
+        let builder = builder
+            .set_buckets(&BUCKETS)
+            .unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder = Arc::new(builder.build_recorder());
+        for (name, unit, text) in DESCRIPTIONS {
+            match *name {
+                name if name.ends_with("_total") => {
+                    recorder.describe_counter(name.into(), *unit, (*text).into());
+                }
+                name if name.ends_with("_seconds") => {
+                    recorder.describe_histogram(name.into(), *unit, (*text).into());
+                }
+                name => recorder.describe_gauge(name.into(), *unit, (*text).into()),
+            }
+        }
+        let gauge = |name: &'static str, labels: Vec<Label>| {
+            recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+        };
+        let counter = |name: &'static str, labels: Vec<Label>| {
+            recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+        };
+        let version = Label::new("version", env!("CARGO_PKG_VERSION"));
+        gauge("firebox_build_info", vec![version]).set(1.0);
+        let state = |state| {
+            gauge(
+                "firebox_versions_loaded",
+                vec![Label::new("residency", state)],
+            )
+        };
+        let uploads = |result| counter("firebox_uploads_total", vec![Label::new("result", result)]);
+        Self {
+            handle: recorder.handle(),
+            in_flight: gauge("firebox_requests_in_flight", vec![]),
+            linked: state("linked"),
+            resident: state("resident"),
+            versions: gauge("firebox_versions", vec![]),
+            weight_bytes: gauge("firebox_weight_bytes", vec![]),
+            compute_queue: gauge("firebox_compute_queue_length", vec![]),
+            uploads_accepted: uploads("accepted"),
+            uploads_refused: uploads("refused"),
+            load_failures: counter("firebox_load_failures_total", vec![]),
+            recorder,
+        }
+    }
+
+    /// The text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds recorded samples into their histograms; without it they pile up
+    /// between two scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The series of one version.
+    pub fn version(&self, function: &str, version: u32) -> VersionMetrics {
+        let labels = || {
+            vec![
+                Label::new("function", function.to_owned()),
+                Label::new("version", version.to_string()),
+            ]
+        };
+        let requests = |class: &'static str| {
+            let mut labels = labels();
+            labels.push(Label::new("status", class));
+            let key = Key::from_parts("firebox_requests_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        let seconds = |name: &'static str| {
+            self.recorder
+                .register_histogram(&Key::from_parts(name, labels()), &METADATA)
+        };
+        VersionMetrics {
+            ok: requests("2xx"),
+            caller: requests("4xx"),
+            server: requests("5xx"),
+            gone: requests("cancelled"),
+            total: seconds("firebox_request_seconds"),
+            queue: seconds("firebox_request_queue_seconds"),
+            cold: seconds("firebox_request_cold_seconds"),
+            guest: seconds("firebox_request_guest_seconds"),
+            compute: seconds("firebox_request_compute_seconds"),
+            cold_starts: self.recorder.register_counter(
+                &Key::from_parts("firebox_cold_starts_total", labels()),
+                &METADATA,
+            ),
+        }
+    }
+}
+
+const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
+    (
+        "firebox_build_info",
+        None,
+        "Always 1; the labels say what runs.",
+    ),
+    (
+        "firebox_requests_total",
+        None,
+        "Requests by function, version and class of status.",
+    ),
+    (
+        "firebox_request_seconds",
+        Some(Unit::Seconds),
+        "From a request's head to its answer.",
+    ),
+    (
+        "firebox_request_queue_seconds",
+        Some(Unit::Seconds),
+        "Waiting for an instance or thread.",
+    ),
+    (
+        "firebox_request_cold_seconds",
+        Some(Unit::Seconds),
+        "Waiting for code and weights; cold requests only.",
+    ),
+    (
+        "firebox_request_guest_seconds",
+        Some(Unit::Seconds),
+        "Computing in the instance.",
+    ),
+    (
+        "firebox_request_compute_seconds",
+        Some(Unit::Seconds),
+        "Computing models.",
+    ),
+    (
+        "firebox_cold_starts_total",
+        None,
+        "Requests that found their version not fully loaded.",
+    ),
+    (
+        "firebox_requests_in_flight",
+        None,
+        "Requests between head and answer.",
+    ),
+    ("firebox_versions", None, "Deployed versions."),
+    (
+        "firebox_versions_loaded",
+        None,
+        "Versions in memory, by residency.",
+    ),
+    (
+        "firebox_weight_bytes",
+        Some(Unit::Bytes),
+        "Weights in memory.",
+    ),
+    (
+        "firebox_compute_queue_length",
+        None,
+        "Model runs that wait for a thread.",
+    ),
+    ("firebox_uploads_total", None, "Uploads by result."),
+    (
+        "firebox_load_failures_total",
+        None,
+        "Loads of code or weights that failed.",
+    ),
+];
+
+/// The series of one version.
+pub struct VersionMetrics {
+    ok: Counter,
+    caller: Counter,
+    server: Counter,
+    gone: Counter,
+    total: Histogram,
+    queue: Histogram,
+    cold: Histogram,
+    guest: Histogram,
+    compute: Histogram,
+    cold_starts: Counter,
+}
+
+impl VersionMetrics {
+    /// Counts one request; `None` is a caller that went away.
+    pub fn record(&self, status: Option<StatusCode>, spent: &Spent) {
+        match status {
+            None => return self.gone.increment(1),
+            Some(status) if status.is_server_error() => self.server.increment(1),
+            Some(status) if status.is_client_error() => self.caller.increment(1),
+            Some(_) => self.ok.increment(1),
+        }
+        self.total.record(spent.total.as_secs_f64());
+        self.queue.record(spent.queue.as_secs_f64());
+        self.guest.record(spent.guest.as_secs_f64());
+        self.compute.record(spent.compute.as_secs_f64());
+        if !spent.cold.is_zero() {
+            self.cold_starts.increment(1);
+            self.cold.record(spent.cold.as_secs_f64());
+        }
+    }
+}
+
+/// Time added up by those who work for one request.
+#[derive(Debug, Default)]
+pub struct Clock(AtomicU64);
+
+impl Clock {
+    /// Adds `time`.
+    pub fn add(&self, time: Duration) {
+        self.0
+            .fetch_add(time.as_nanos().try_into().unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_under_its_version_and_class() {
+        let metrics = Metrics::new();
+        let version = metrics.version("echo", 2);
+        let spent = Spent {
+            total: Duration::from_millis(3),
+            ..Spent::default()
+        };
+        version.record(Some(StatusCode::OK), &spent);
+        version.record(Some(StatusCode::NOT_FOUND), &spent);
+        version.record(None, &spent);
+        let text = metrics.render();
+        for line in [
+            r#"firebox_requests_total{function="echo",version="2",status="2xx"} 1"#,
+            r#"firebox_requests_total{function="echo",version="2",status="4xx"} 1"#,
+            r#"firebox_requests_total{function="echo",version="2",status="cancelled"} 1"#,
+            r#"firebox_request_seconds_bucket{function="echo",version="2",le="0.005"} 2"#,
+            r#"firebox_build_info{version="0.1.0"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! What can go wrong with a request, and the one table that says how each case
+//! is answered: status, title and what to do next (RFC 9457 problem details).
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// Why a request has no answer of its own.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// A body that is not what the protocol says.
+    #[error("{0}")]
+    BadBody(String),
+    /// A path, query or header that can't be read.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Tensors that do not fit the function's signature.
+    #[error("{0}")]
+    WrongTensor(String),
+    /// The function refused its input.
+    #[error("{0}")]
+    GuestInvalidInput(String),
+    /// No such function.
+    #[error("there is no function `{name}`")]
+    UnknownFunction {
+        /// The name asked for.
+        name: String,
+        /// The most similar name that exists.
+        nearest: Option<String>,
+    },
+    /// No such version of a function.
+    #[error("function `{function}` has no version {version}")]
+    UnknownVersion {
+        /// The function.
+        function: String,
+        /// The version asked for.
+        version: String,
+        /// The newest versions there are.
+        known: Vec<u32>,
+    },
+    /// No such label of a function.
+    #[error("function `{function}` has no label `{label}`")]
+    UnknownLabel {
+        /// The function.
+        function: String,
+        /// The label asked for.
+        label: String,
+        /// The most similar label that exists.
+        nearest: Option<String>,
+    },
+    /// No such path.
+    #[error("there is nothing at {0}")]
+    UnknownPath(String),
+    /// A path that does not take this method.
+    #[error("{0}")]
+    Method(String),
+    /// The answer can't be written in the protocol that was asked.
+    #[error("{0}")]
+    NotAcceptable(String),
+    /// Refused because of the present state.
+    #[error("{0}")]
+    Conflict(String),
+    /// A body over its limit.
+    #[error("the body is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A bundle, component, model or policy that is refused.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What is refused.
+        what: String,
+        /// Why.
+        reason: String,
+        /// What to do next, where more can be said than to correct it.
+        hint: Option<&'static str>,
+    },
+    /// Too much is going on.
+    #[error("{0}")]
+    Busy(String),
+    /// The function failed.
+    #[error("{0}")]
+    GuestInternal(String),
+    /// A model's graph failed.
+    #[error("{0}")]
+    Model(String),
+    /// The function's instance trapped.
+    #[error("{0}")]
+    Trap(String),
+    /// The function hit its memory cap.
+    #[error("the function needs more than its limit of {} MiB of memory", limit >> 20)]
+    Memory {
+        /// The cap in bytes.
+        limit: usize,
+    },
+    /// The function says that it can't answer now.
+    #[error("{0}")]
+    GuestUnavailable(String),
+    /// A version that can't be loaded.
+    #[error("{0}")]
+    Load(String),
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// No answer in time.
+    #[error("no answer within {}", humantime::format_duration(*limit))]
+    Deadline {
+        /// The time that there was.
+        limit: Duration,
+    },
+    /// No room on the disk.
+    #[error("the disk is full: {0}")]
+    DiskFull(String),
+    /// The server is at fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull(error.to_string()),
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+/// One line of the table.
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    hint: String,
+    retry_after: Option<u32>,
+}
+
+impl Failure {
+    fn row(&self) -> Row {
+        let row = |status, kind, title, hint: &str| Row {
+            status,
+            kind,
+            title,
+            hint: hint.to_owned(),
+            retry_after: None,
+        };
+        let later = |status, kind, title, hint: &str| Row {
+            retry_after: Some(1),
+            ..row(status, kind, title, hint)
+        };
+        use StatusCode as S;
+        match self {
+            Self::BadBody(_) => row(
+                S::BAD_REQUEST,
+                "bad-body",
+                "The body can't be read",
+                "Send the body in the form that the path takes. JSON must be valid UTF-8; write \
+                 numbers that JSON lacks as the strings \"NaN\", \"Infinity\" and \"-Infinity\".",
+            ),
+            Self::BadRequest(_) => row(
+                S::BAD_REQUEST,
+                "bad-request",
+                "The request can't be read",
+                "Correct the path, query or header that the detail names.",
+            ),
+            Self::WrongTensor(_) => row(
+                S::BAD_REQUEST,
+                "wrong-tensor",
+                "The tensors do not fit",
+                "Compare with the signature: GET /v2/models/{function}.",
+            ),
+            Self::GuestInvalidInput(_) => row(
+                S::BAD_REQUEST,
+                "invalid-input",
+                "The function refused its input",
+                "Correct the input; the same request will fail again.",
+            ),
+            Self::UnknownFunction { nearest, .. } => Row {
+                hint: match nearest {
+                    Some(name) => format!("Did you mean `{name}`?"),
+                    None => "List the functions: GET /v1/functions.".into(),
+                },
+                ..row(S::NOT_FOUND, "unknown-function", "No such function", "")
+            },
+            Self::UnknownVersion { known, .. } => Row {
+                hint: match known.as_slice() {
+                    [] => "It has no versions; upload one.".into(),
+                    known => format!("Its newest versions: {}.", list(known)),
+                },
+                ..row(S::NOT_FOUND, "unknown-version", "No such version", "")
+            },
+            Self::UnknownLabel {
+                function, nearest, ..
+            } => Row {
+                hint: match nearest {
+                    Some(label) => format!("Did you mean `{label}`?"),
+                    None => format!("See its labels: GET /v1/functions/{function}/traffic."),
+                },
+                ..row(S::NOT_FOUND, "unknown-label", "No such label", "")
+            },
+            Self::UnknownPath(_) => row(
+                S::NOT_FOUND,
+                "unknown-path",
+                "Nothing at this path",
+                "Functions are at /v1/functions, the Open Inference Protocol at /v2.",
+            ),
+            Self::Method(_) => row(
+                S::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "The path does not take this method",
+                "The Allow header lists the methods that it takes.",
+            ),
+            Self::NotAcceptable(_) => row(
+                S::NOT_ACCEPTABLE,
+                "not-acceptable",
+                "The answer can't be written as JSON",
+                "Ask for other outputs, or call POST /v1/functions/{function}/invoke, which sends \
+                 a single output `body` as it is.",
+            ),
+            Self::Conflict(_) => row(
+                S::CONFLICT,
+                "conflict",
+                "Not in the present state",
+                "Change what the detail names first, then try again.",
+            ),
+            Self::TooLarge { .. } => row(
+                S::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "The body is too large",
+                "Send less, or raise the server's limit.",
+            ),
+            Self::Refused { hint, .. } => row(
+                S::UNPROCESSABLE_ENTITY,
+                "refused",
+                "The upload is refused",
+                hint.unwrap_or(
+                    "Correct what the detail names and send it again; nothing was kept.",
+                ),
+            ),
+            Self::Busy(_) => later(
+                S::TOO_MANY_REQUESTS,
+                "busy",
+                "Too many requests",
+                "Try again after the time in Retry-After.",
+            ),
+            Self::GuestInternal(_) => row(
+                S::INTERNAL_SERVER_ERROR,
+                "function-failed",
+                "The function failed",
+                "The function's owner finds more in the server's log, by prediction id.",
+            ),
+            Self::Model(_) => row(
+                S::INTERNAL_SERVER_ERROR,
+                "model-failed",
+                "The model failed",
+                "The model's graph can't compute these inputs; compare shapes with what it was \
+                 made for.",
+            ),
+            Self::Trap(_) => row(
+                S::BAD_GATEWAY,
+                "trap",
+                "The function stopped",
+                "The function's owner finds the backtrace in the server's log, by prediction id.",
+            ),
+            Self::Memory { .. } => row(
+                S::BAD_GATEWAY,
+                "memory",
+                "The function ran out of memory",
+                "Send less, or raise [limits] memory in the function's firebox.toml.",
+            ),
+            Self::GuestUnavailable(_) => later(
+                S::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "The function is unavailable",
+                "Try again after the time in Retry-After.",
+            ),
+            Self::Load(_) => row(
+                S::INTERNAL_SERVER_ERROR,
+                "load-failed",
+                "The version can't be loaded",
+                "The next request tries again; if it goes on, check the data directory and the \
+                 server's log.",
+            ),
+            Self::ShuttingDown => later(
+                S::SERVICE_UNAVAILABLE,
+                "shutting-down",
+                "The server is shutting down",
+                "Send the request to another server, or again after the restart.",
+            ),
+            Self::Deadline { .. } => row(
+                S::GATEWAY_TIMEOUT,
+                "deadline",
+                "No answer in time",
+                "Send less, or raise [limits] deadline in firebox.toml or X-Firebox-Timeout-Ms.",
+            ),
+            Self::DiskFull(_) => row(
+                S::INSUFFICIENT_STORAGE,
+                "disk-full",
+                "No room on the server's disk",
+                "Delete versions that are not needed, or make room below the data directory.",
+            ),
+            Self::Internal(_) => row(
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "The server failed",
+                "This is a defect of the server; its log has more, by prediction id.",
+            ),
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    /// As problem details.
+    pub fn into_problem(self) -> Response {
+        let Row {
+            status,
+            kind,
+            title,
+            hint,
+            retry_after,
+        } = self.row();
+        let problem = Problem {
+            kind: format!("urn:firebox:problem:{kind}"),
+            title,
+            status: status.as_u16(),
+            detail: self.to_string(),
+            hint,
+        };
+        let json = HeaderValue::from_static("application/problem+json");
+        let response = (status, [(header::CONTENT_TYPE, json)], Json(problem)).into_response();
+        // Axum's `Json` sets its own media type only where none stands yet.
+        with_retry_after(response, retry_after)
+    }
+
+    /// As the Open Inference Protocol's `{"error": …}`.
+    pub fn into_v2(self) -> Response {
+        let Row {
+            status,
+            hint,
+            retry_after,
+            ..
+        } = self.row();
+        let error = match self {
+            Self::UnknownFunction { .. } | Self::UnknownVersion { .. } => format!("{self}. {hint}"),
+            _ => self.to_string(),
+        };
+        let response = (status, Json(serde_json::json!({ "error": error }))).into_response();
+        with_retry_after(response, retry_after)
+    }
+}
+
+fn with_retry_after(mut response: Response, seconds: Option<u32>) -> Response {
+    if let Some(seconds) = seconds {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        self.into_problem()
+    }
+}
+
+/// RFC 9457, with `hint` as an extension member.
+#[derive(Serialize)]
+struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    hint: String,
+}
+
+fn list(numbers: &[u32]) -> String {
+    numbers
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn body(response: Response) -> serde_json::Value {
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20)
+            .await
+            .unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    fn text() -> String {
+        "why".into()
+    }
+
+    #[test]
+    fn each_failure_has_the_status_of_the_contract() {
+        let limit = Duration::from_secs(1);
+        let unknown = Failure::UnknownFunction {
+            name: text(),
+            nearest: None,
+        };
+        for (failure, status) in [
+            (Failure::GuestInvalidInput(text()), 400),
+            (Failure::BadBody(text()), 400),
+            (Failure::WrongTensor(text()), 400),
+            (unknown, 404),
+            (Failure::Conflict(text()), 409),
+            (Failure::TooLarge { limit: 1 }, 413),
+            (
+                Failure::Refused {
+                    what: text(),
+                    reason: text(),
+                    hint: None,
+                },
+                422,
+            ),
+            (Failure::Busy(text()), 429),
+            (Failure::GuestInternal(text()), 500),
+            (Failure::Trap(text()), 502),
+            (Failure::Memory { limit: 1 }, 502),
+            (Failure::GuestUnavailable(text()), 503),
+            (Failure::ShuttingDown, 503),
+            (Failure::Deadline { limit }, 504),
+            (Failure::DiskFull(text()), 507),
+        ] {
+            assert_eq!(failure.status().as_u16(), status, "{failure:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_problem_has_all_members_and_its_media_type() {
+        let failure = Failure::UnknownFunction {
+            name: "fil-type".into(),
+            nearest: Some("file-type".into()),
+        };
+        let response = failure.into_problem();
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
+        let body = body(response).await;
+        assert_eq!(body["type"], "urn:firebox:problem:unknown-function");
+        assert_eq!(body["status"], 404);
+        assert_eq!(body["title"], "No such function");
+        assert_eq!(body["detail"], "there is no function `fil-type`");
+        assert_eq!(body["hint"], "Did you mean `file-type`?");
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_by_itself_says_when_to_try_again() {
+        assert_eq!(
+            Failure::Busy(text()).into_problem().headers()["retry-after"],
+            "1"
+        );
+        let v2 = Failure::ShuttingDown.into_v2();
+        assert_eq!(v2.headers()["retry-after"], "1");
+        assert_eq!(body(v2).await["error"], "the server is shutting down");
+    }
+}

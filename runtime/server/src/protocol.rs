@@ -1,0 +1,127 @@
+//! What stands on the wire, one file per protocol: each decodes requests into
+//! questions for the gateway and encodes its answers.
+
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use firebox_registry::{Label, VersionNumber};
+
+use crate::problem::Failure;
+use crate::routing::Selector;
+
+pub mod arrays;
+pub mod body;
+pub mod control;
+pub mod invoke;
+pub mod v2;
+
+/// The version that a request asks for: what its path says, else its headers.
+pub fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
+    if path != Selector::Split {
+        return Ok(path);
+    }
+    if let Some(text) = header(headers, "x-firebox-version")? {
+        return pin(text);
+    }
+    match header(headers, "x-firebox-label")? {
+        Some(text) => label(text),
+        None => Ok(Selector::Split),
+    }
+}
+
+/// A version's number in a path or header.
+pub fn pin(text: &str) -> Result<Selector, Failure> {
+    version_number(text).map(Selector::Pin)
+}
+
+/// A version's number in a path or header.
+pub fn version_number(text: &str) -> Result<VersionNumber, Failure> {
+    text.parse().map_err(bad_request)
+}
+
+/// A label in a path or header.
+pub fn label(text: &str) -> Result<Selector, Failure> {
+    text.parse::<Label>()
+        .map(Selector::Label)
+        .map_err(bad_request)
+}
+
+/// The caller's own bound on the time, in `X-Firebox-Timeout-Ms`.
+pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    let Some(text) = header(headers, "x-firebox-timeout-ms")? else {
+        return Ok(None);
+    };
+    let ms = text.parse().map_err(|_| {
+        Failure::BadRequest(format!(
+            "header X-Firebox-Timeout-Ms: expected whole milliseconds, found `{text}`"
+        ))
+    })?;
+    Ok(Some(Duration::from_millis(ms)))
+}
+
+/// A header's text, if it is there.
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Failure> {
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let text = value.to_str().map(str::trim);
+    text.map(Some)
+        .map_err(|_| Failure::BadRequest(format!("header {name} is not ASCII text")))
+}
+
+fn bad_request(error: impl std::fmt::Display) -> Failure {
+    Failure::BadRequest(error.to_string())
+}
+
+/// A body's text.
+pub fn utf8(body: &[u8]) -> Result<&str, Failure> {
+    std::str::from_utf8(body).map_err(|error| {
+        Failure::BadBody(format!(
+            "the body is not UTF-8 at byte {}",
+            error.valid_up_to()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    #[test]
+    fn the_path_goes_before_the_pin_and_the_pin_before_the_label() {
+        let both = headers(&[("x-firebox-version", "2"), ("x-firebox-label", "stable")]);
+        assert_eq!(
+            selector(pin("1").unwrap(), &both).unwrap(),
+            pin("1").unwrap()
+        );
+        assert_eq!(selector(Selector::Split, &both).unwrap(), pin("2").unwrap());
+        let one = headers(&[("x-firebox-label", "stable")]);
+        assert_eq!(
+            selector(Selector::Split, &one).unwrap(),
+            label("stable").unwrap()
+        );
+        assert_eq!(
+            selector(Selector::Split, &headers(&[])).unwrap(),
+            Selector::Split
+        );
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_refused() {
+        let bad = headers(&[("x-firebox-version", "two"), ("x-firebox-timeout-ms", "1s")]);
+        assert!(matches!(
+            selector(Selector::Split, &bad),
+            Err(Failure::BadRequest(_))
+        ));
+        assert!(matches!(timeout(&bad), Err(Failure::BadRequest(_))));
+    }
+}

@@ -1,0 +1,267 @@
+//! `POST …/invoke`: a raw body in, a raw answer out; named arrays as JSON where
+//! the function or the answer has no raw form.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use firebox_engine::{Signature, SignatureError, Tensor};
+use firebox_sandbox::Parameter;
+use serde_json::value::RawValue;
+
+use super::{arrays, body, header, label, pin, selector, timeout, utf8};
+use crate::gateway::{Answer, Call, Question};
+use crate::problem::Failure;
+use crate::routing::Selector;
+use crate::scheduler::Named;
+use crate::server::App;
+
+type Pairs = Vec<(String, String)>;
+
+/// `/v1/functions/{f}/invoke`
+pub async fn split(
+    State(app): State<Arc<App>>,
+    Path(function): Path<String>,
+    query: Query<Pairs>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    invoke(
+        &app,
+        &function,
+        Ok(Selector::Split),
+        query.0,
+        &headers,
+        body,
+    )
+    .await
+}
+
+/// `/v1/functions/{f}/versions/{n}/invoke`
+pub async fn version(
+    State(app): State<Arc<App>>,
+    Path((function, version)): Path<(String, String)>,
+    query: Query<Pairs>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    invoke(&app, &function, pin(&version), query.0, &headers, body).await
+}
+
+/// `/v1/functions/{f}/labels/{l}/invoke`
+pub async fn labelled(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    query: Query<Pairs>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    invoke(&app, &function, label(&name), query.0, &headers, body).await
+}
+
+async fn invoke(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    query: Pairs,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    let open = || {
+        app.gateway
+            .open(function, &selector(path?, headers)?, timeout(headers)?)
+    };
+    let call = match open() {
+        Ok(call) => call,
+        Err(failure) => return failure.into_problem(),
+    };
+    let answer = call.within(async {
+        let body = body::read(headers, body, app.config.max_body).await?;
+        let question = decode(&call, query, headers, body)?;
+        encode(app.gateway.run(&call, question).await?)
+    });
+    let response = answer.await.unwrap_or_else(Failure::into_problem);
+    call.close(response)
+}
+
+fn decode(
+    call: &Call,
+    query: Pairs,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Question, Failure> {
+    let inputs = if call.version.is_model() {
+        named_arrays(utf8(&body)?, &call.version.signature)?
+    } else {
+        raw(&body)?
+    };
+    let mut parameters: Vec<_> = query
+        .into_iter()
+        .map(|(name, value)| (name, Parameter::Text(value)))
+        .collect();
+    if let Some(media_type) = header(headers, "content-type")? {
+        parameters.retain(|(name, _)| name != "content-type");
+        parameters.push(("content-type".into(), Parameter::Text(media_type.into())));
+    }
+    Ok(Question {
+        id: None,
+        inputs,
+        parameters,
+    })
+}
+
+/// A body as the input that a component gets.
+pub fn raw(body: &[u8]) -> Result<Named, Failure> {
+    let tensor = Tensor::from_blob(body).map_err(|error| Failure::BadBody(error.to_string()))?;
+    Ok(vec![("body".into(), tensor)])
+}
+
+/// Reads `{name: nested arrays}`; the signature says of what type each is.
+pub fn named_arrays(json: &str, signature: &Signature) -> Result<Named, Failure> {
+    let arrays: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|error| {
+        Failure::BadBody(format!(
+            "expected a JSON object of arrays by input name: {error}"
+        ))
+    })?;
+    let read = arrays.into_iter().map(|(name, array)| {
+        let Some(spec) = signature.inputs.iter().find(|spec| spec.name == name) else {
+            let expected: Vec<_> = signature
+                .inputs
+                .iter()
+                .map(|spec| format!("`{}`", spec.name))
+                .collect();
+            let error = SignatureError::Unknown {
+                name,
+                expected: expected.join(", "),
+            };
+            return Err(Failure::WrongTensor(error.to_string()));
+        };
+        let tensor = arrays::nested(array.get(), spec.dtype)
+            .map_err(|error| Failure::WrongTensor(format!("input `{name}`: {error}")))?;
+        Ok((name, tensor))
+    });
+    read.collect()
+}
+
+fn encode(answer: Answer) -> Result<Response, Failure> {
+    if let [(name, tensor)] = answer.outputs.as_slice()
+        && name == "body"
+        && let [blob] = tensor.blobs().as_slice()
+    {
+        let media_type = answer
+            .parameters
+            .iter()
+            .find(|(name, _)| name == "content-type");
+        let media_type = match media_type {
+            Some((_, Parameter::Text(text))) => HeaderValue::from_str(text).ok(),
+            _ => None,
+        };
+        let media_type = media_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+        return Ok(([(header::CONTENT_TYPE, media_type)], blob.clone()).into_response());
+    }
+    let json = write_named(&answer.outputs)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Writes `{name: nested arrays}`.
+fn write_named(outputs: &Named) -> Result<Vec<u8>, Failure> {
+    let size: usize = outputs
+        .iter()
+        .map(|(name, tensor)| name.len() + tensor.data().len())
+        .sum();
+    let mut out = Vec::with_capacity(size * 3 + 16);
+    out.push(b'{');
+    for (at, (name, tensor)) in outputs.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        super::v2::string(&mut out, name);
+        out.push(b':');
+        arrays::write_nested(&mut out, tensor)
+            .map_err(|error| Failure::NotAcceptable(format!("output `{name}`: {error}")))?;
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use firebox_engine::{DType, Dim, TensorSpec};
+
+    use super::*;
+
+    fn signature() -> Signature {
+        let shape = Some(vec![Dim::Any, Dim::Fixed(2)]);
+        let spec = TensorSpec {
+            name: "x".into(),
+            dtype: DType::F32,
+            shape,
+        };
+        Signature {
+            inputs: vec![spec],
+            outputs: vec![],
+        }
+    }
+
+    #[test]
+    fn arrays_take_their_type_from_the_signature() {
+        let inputs = named_arrays(r#"{"x": [[1, 2.5]]}"#, &signature()).unwrap();
+        assert_eq!(
+            inputs,
+            [(
+                "x".into(),
+                Tensor::from_f32(vec![1, 2], &[1.0, 2.5]).unwrap()
+            )]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_array_names_the_input() {
+        let said = |json| named_arrays(json, &signature()).unwrap_err().to_string();
+        assert_eq!(said(r#"{"y": [1]}"#), "there is no input `y`; expected `x`");
+        assert!(said(r#"{"x": ["a"]}"#).starts_with("input `x`: element 0: expected numbers"));
+        assert!(said("[1]").starts_with("expected a JSON object of arrays by input name"));
+        assert!(matches!(
+            named_arrays("{", &signature()),
+            Err(Failure::BadBody(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_single_body_is_sent_raw_and_anything_else_as_arrays() {
+        let body = ("body".to_owned(), Tensor::from_blob(b"hi").unwrap());
+        let kind = (
+            "content-type".to_owned(),
+            Parameter::Text("text/plain".into()),
+        );
+        let answer = Answer {
+            outputs: vec![body.clone()],
+            parameters: vec![kind],
+        };
+        let response = encode(answer).unwrap();
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        let bytes = axum::body::to_bytes(response.into_body(), 99)
+            .await
+            .unwrap();
+        assert_eq!(bytes, "hi");
+
+        let scores = (
+            "scores".to_owned(),
+            Tensor::from_f32(vec![1, 2], &[0.5, 1.0]).unwrap(),
+        );
+        let answer = Answer {
+            outputs: vec![body, scores],
+            parameters: vec![],
+        };
+        let response = encode(answer).unwrap();
+        assert_eq!(response.headers()["content-type"], "application/json");
+        let bytes = axum::body::to_bytes(response.into_body(), 99)
+            .await
+            .unwrap();
+        assert_eq!(bytes, r#"{"body":["hi"],"scores":[[0.5,1.0]]}"#);
+    }
+}

@@ -1,0 +1,349 @@
+//! The wiring: what a server is made of, its routes, its background work, and
+//! how it starts and stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Uri};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use firebox_registry::{Registry, RegistryError};
+use firebox_sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::metrics::Metrics;
+use crate::problem::Failure;
+use crate::protocol::{control, invoke, v2};
+use crate::residency::Residency;
+use crate::routing::Routing;
+use crate::scheduler::{Scheduler, panic_text};
+
+/// How often histograms are folded and waiting compute is sampled.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// A server can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data directory can't be opened; in use by another server, for one.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The sandbox can't be set up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The address can't be listened on.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Threads or files of the server's own.
+    #[error("the server can't be set up")]
+    Io(#[from] std::io::Error),
+}
+
+/// Everything that handlers reach.
+pub struct App {
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) routing: Arc<Routing>,
+    pub(crate) residency: Residency,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) gateway: Gateway,
+    pub(crate) metrics: Metrics,
+    /// Turns for checking uploads.
+    pub(crate) uploads: Semaphore,
+    /// Whether the server was told to stop.
+    pub(crate) draining: AtomicBool,
+}
+
+impl App {
+    /// Opens the data directory and makes all parts. Blocking.
+    pub fn open(config: Config) -> Result<Self, ServerError> {
+        let metrics = Metrics::new();
+        let registry = Registry::open(&config.data)?;
+        let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
+        let sandbox = Sandbox::new(&SandboxConfig {
+            // Uploads' dry runs have instances beside the requests'.
+            instances: (config.max_instances + 2 * config.max_uploads)
+                .try_into()
+                .unwrap_or(u32::MAX),
+            memory: config.max_instance_memory,
+            pooling: Pooling::Preferred,
+            ..SandboxConfig::default()
+        })?;
+        let scheduler = Scheduler::start(config.compute_threads, config.max_compute_queue)?;
+        let scheduler = Arc::new(scheduler);
+        let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
+        let residency = Residency::new(store, wasm, counts, config.max_loads)?;
+        let gateway = Gateway::new(
+            &config,
+            routing.clone(),
+            residency.clone(),
+            scheduler.clone(),
+            metrics.clone(),
+        );
+        let uploads = Semaphore::new(config.max_uploads.max(1));
+        let draining = AtomicBool::new(false);
+        Ok(Self {
+            config,
+            registry,
+            sandbox,
+            routing,
+            residency,
+            scheduler,
+            gateway,
+            metrics,
+            uploads,
+            draining,
+        })
+    }
+
+    /// Sets the gauges that are counted when somebody looks.
+    pub(crate) fn observe(&self) {
+        use crate::residency::Warmth::{Cold, Linked, Resident};
+        let (mut linked, mut resident) = (0, 0);
+        for version in self.routing.table().versions() {
+            match version.slot.warmth() {
+                Cold => {}
+                Linked => linked += 1,
+                Resident => resident += 1,
+            }
+        }
+        self.metrics.linked.set(f64::from(linked));
+        self.metrics.resident.set(f64::from(resident));
+        self.metrics
+            .compute_queue
+            .set(self.scheduler.waiting() as f64);
+    }
+}
+
+/// All paths.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/functions", get(control::functions))
+        .route(
+            "/v1/functions/{f}",
+            get(control::function).delete(control::delete_function),
+        )
+        .route(
+            "/v1/functions/{f}/versions",
+            get(control::versions).post(control::upload),
+        )
+        .route(
+            "/v1/functions/{f}/versions/{n}",
+            get(control::version).delete(control::delete_version),
+        )
+        .route(
+            "/v1/functions/{f}/traffic",
+            get(control::traffic).put(control::set_traffic),
+        )
+        .route("/v1/functions/{f}/invoke", post(invoke::split))
+        .route(
+            "/v1/functions/{f}/versions/{n}/invoke",
+            post(invoke::version),
+        )
+        .route(
+            "/v1/functions/{f}/labels/{l}/invoke",
+            post(invoke::labelled),
+        )
+        .route("/v1/devices", get(control::devices))
+        .route("/metrics", get(control::metrics))
+        .route("/v2", get(v2::server))
+        .route("/v2/health/live", get(v2::live))
+        .route("/v2/health/ready", get(v2::ready))
+        .route("/v2/models/{f}", get(v2::model))
+        .route("/v2/models/{f}/versions/{n}", get(v2::model_version))
+        .route("/v2/models/{f}/ready", get(v2::model_ready))
+        .route(
+            "/v2/models/{f}/versions/{n}/ready",
+            get(v2::model_version_ready),
+        )
+        .route("/v2/models/{f}/infer", post(v2::infer))
+        .route("/v2/models/{f}/versions/{n}/infer", post(v2::infer_version))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(app)
+}
+
+fn fail(path: &str, failure: Failure) -> Response {
+    if path.starts_with("/v2") {
+        failure.into_v2()
+    } else {
+        failure.into_problem()
+    }
+}
+
+async fn unknown_path(uri: Uri) -> Response {
+    fail(
+        uri.path(),
+        Failure::UnknownPath(uri.path().chars().take(200).collect()),
+    )
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    fail(
+        uri.path(),
+        Failure::Method(format!("{} does not take {method}", uri.path())),
+    )
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response<Body> {
+    tracing::error!(panic = panic_text(panic.as_ref()), "a handler panicked");
+    Failure::Internal("the server failed on this request".into()).into_problem()
+}
+
+/// A server that listens, but does not answer yet.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Opens the data directory and the address.
+    ///
+    /// # Errors
+    /// [`ServerError::Registry`] where another server has the directory,
+    /// [`ServerError::Listen`] where something has the address.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let address = config.listen;
+        let failed = |source| ServerError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let opened = tokio::task::spawn_blocking(move || App::open(config)).await;
+        let app = opened.map_err(|error| std::io::Error::other(error.to_string()))??;
+        Ok(Self {
+            app: Arc::new(app),
+            listener,
+            address,
+        })
+    }
+
+    /// Where it listens, with the port that it really has.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown` is done; then takes no more connections, lets
+    /// what is in flight finish within the grace period, and returns.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServerError> {
+        let Self { app, listener, .. } = self;
+        let mut background = JoinSet::new();
+        background.spawn(follow(app.clone()));
+        background.spawn(sweep(app.clone()));
+        background.spawn(upkeep(app.clone()));
+        let told = Arc::new(tokio::sync::Notify::new());
+        let signal = {
+            let (app, told) = (app.clone(), told.clone());
+            async move {
+                shutdown.await;
+                app.draining.store(true, Relaxed);
+                told.notify_one();
+            }
+        };
+        let listener = listener.tap_io(|stream| {
+            // Answers are small and complete: waiting to merge them only adds delay.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY is refused");
+            }
+        });
+        let grace = app.config.grace;
+        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+        let out_of_grace = async {
+            told.notified().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            served = serving => served?,
+            () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
+        }
+        background.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Binds and runs: see [`Server`].
+///
+/// # Errors
+/// As [`Server::bind`] and [`Server::run`].
+pub async fn serve(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServerError> {
+    Server::bind(config).await?.run(shutdown).await
+}
+
+/// Rebuilds routes when the registry says that they changed.
+async fn follow(app: Arc<App>) {
+    let mut changes = app.registry.changes();
+    loop {
+        use tokio::sync::broadcast::error::RecvError;
+        let changed = match changes.recv().await {
+            Ok(function) => vec![function],
+            // Too many to tell one by one: read them all again.
+            Err(RecvError::Lagged(_)) => {
+                let mut all: Vec<_> = app.routing.table().functions.keys().cloned().collect();
+                all.extend(
+                    app.registry
+                        .functions()
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|f| f.name),
+                );
+                all
+            }
+            Err(RecvError::Closed) => return,
+        };
+        let app = app.clone();
+        let refreshed = tokio::task::spawn_blocking(move || {
+            changed
+                .iter()
+                .try_for_each(|function| app.routing.refresh(function))
+        });
+        match refreshed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a route can't be read"),
+            Err(error) => tracing::error!(%error, "a route can't be read"),
+        }
+    }
+}
+
+/// Drops what was idle for too long.
+async fn sweep(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let idle = app.residency.cool(app.routing.table().versions());
+        if !idle.is_empty() {
+            let residency = app.residency.clone();
+            let _ = tokio::task::spawn_blocking(move || residency.free(idle)).await;
+        }
+    }
+}
+
+/// Keeps the metrics small between scrapes.
+async fn upkeep(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        app.metrics.upkeep();
+    }
+}

@@ -1,0 +1,403 @@
+//! From a bundle's bytes to a version: receive ▸ unpack ▸ validate ▸ dry run ▸ commit.
+//!
+//! Everything happens in a folder below the registry's staging directory that
+//! goes away with the upload, however that ends. Blocking steps hold the folder
+//! too, so it is not taken from under them when a caller hangs up. Only the
+//! commit leaves something behind, and it leaves a whole version.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use firebox_engine::{Signature, Tensor, TensorSpec};
+use firebox_registry::{
+    BundleError, Commit, Digest, FunctionName, NewVersion, UnpackLimits, Unpacked, bundle,
+};
+use firebox_sandbox::{Assets, Context, Limits, Network, Parameter, Request};
+use http_body_util::BodyExt;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+
+use crate::gateway::{CallModels, invoke_failure};
+use crate::problem::Failure;
+use crate::protocol::{body, invoke, utf8};
+use crate::residency::{Code, Loaded, Warm};
+use crate::scheduler::Named;
+use crate::server::App;
+
+/// The longest pause between two pieces of a bundle.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest wait for other uploads to be checked.
+const MAX_WAIT: Duration = Duration::from_secs(120);
+
+/// A folder that lives as long as somebody works in it.
+type Folder = Arc<TempDir>;
+
+/// Takes a bundle in as a version of `function`.
+pub async fn receive(
+    app: &Arc<App>,
+    function: &FunctionName,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Commit, Failure> {
+    let folder = TempDir::with_prefix_in("upload-", app.registry.staging())?;
+    let folder = Arc::new(folder);
+    let file = folder.path().join("bundle");
+    store(headers, body, &file, app.config.max_upload).await?;
+    let turn = tokio::time::timeout(MAX_WAIT, app.uploads.acquire()).await;
+    let _turn = turn
+        .map_err(|_| Failure::Busy("other uploads are being checked".into()))?
+        .map_err(|_| Failure::ShuttingDown)?;
+    let unpacked = unpack(app, function, &folder, file).await?;
+    if let Some(existing) = existing(app, function, unpacked.digest) {
+        return Ok(existing);
+    }
+    let sample = unpacked.sample.clone();
+    let mut new = NewVersion::from(unpacked);
+    let (warm, signature) = validate(app, &folder, &mut new).await?;
+    new.signature =
+        serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
+    let question = question(&new, sample, &signature).await?;
+    new.reference_latency_us = match question {
+        Some(question) => dry_run(app, &new, warm, question).await?,
+        None => None,
+    };
+    commit(app, function, folder, new).await
+}
+
+/// Streams the body to a file.
+async fn store(headers: &HeaderMap, body: Body, file: &Path, limit: u64) -> Result<(), Failure> {
+    if body::announced(headers).is_some_and(|bytes| bytes > limit) {
+        return Err(body::refuse(body, limit));
+    }
+    let mut body = body;
+    let mut written = 0;
+    let mut out =
+        tokio::io::BufWriter::with_capacity(1 << 18, tokio::fs::File::create(file).await?);
+    loop {
+        let frame = tokio::time::timeout(MAX_PAUSE, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| Failure::Deadline { limit: MAX_PAUSE })? else {
+            break;
+        };
+        let frame =
+            frame.map_err(|error| Failure::BadBody(format!("the bundle broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        written += data.len() as u64;
+        if written > limit {
+            return Err(body::refuse(body, limit));
+        }
+        out.write_all(&data).await?;
+    }
+    Ok(out.flush().await?)
+}
+
+async fn unpack(
+    app: &Arc<App>,
+    function: &FunctionName,
+    folder: &Folder,
+    file: PathBuf,
+) -> Result<Unpacked, Failure> {
+    let limits = UnpackLimits {
+        file_bytes: app.config.max_unpacked,
+        total_bytes: app.config.max_unpacked,
+        ..UnpackLimits::default()
+    };
+    let (folder, function) = (folder.clone(), function.clone());
+    blocking(move || {
+        let files = folder.path().join("files");
+        std::fs::create_dir(&files)?;
+        let reader = std::io::BufReader::new(std::fs::File::open(&file)?);
+        let unpacked = bundle::unpack(reader, &limits, &files, &function)?;
+        std::fs::remove_file(&file)?;
+        Ok(unpacked)
+    })
+    .await
+}
+
+/// The version that this bundle is already, if it is one.
+fn existing(app: &App, function: &FunctionName, digest: Digest) -> Option<Commit> {
+    let table = app.routing.table();
+    let route = table.functions.get(function)?;
+    let same = route
+        .versions
+        .values()
+        .find(|version| version.record.digest == digest)?;
+    Some(Commit::Existing(same.record.clone()))
+}
+
+/// Compiles the component and loads the models; what is wrong with either is
+/// found here. The result can answer, and knows what it takes and gives.
+async fn validate(
+    app: &Arc<App>,
+    folder: &Folder,
+    new: &mut NewVersion,
+) -> Result<(Warm, Signature), Failure> {
+    let mut warm = Warm {
+        code: None,
+        models: Default::default(),
+    };
+    for (name, file) in &new.models {
+        let section = new.manifest.models.get(name);
+        let wanted = section.map(|section| section.device).unwrap_or_default();
+        let loaded = load(app, folder, file, wanted)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Load(reason) => refused(format!("model `{name}`"), reason),
+                failure => failure,
+            });
+        warm.models.insert(name.clone(), loaded?);
+    }
+    let Some(wasm) = new.component.clone() else {
+        let model = warm.models.values().next();
+        let model = model.ok_or_else(|| refused("the bundle".into(), "it has no model".into()))?;
+        let signature = Signature::clone(&model.signature);
+        return Ok((warm, signature));
+    };
+    let (assets, files, laid_out) = (
+        new.assets.clone(),
+        folder.clone(),
+        folder.path().join("assets"),
+    );
+    let assets = blocking(move || {
+        let _held = files;
+        if assets.is_empty() {
+            Ok(Assets::none())
+        } else {
+            Ok(Assets::link(&assets, &laid_out)?)
+        }
+    });
+    let assets = assets.await?;
+    let wasm = tokio::fs::read(wasm).await?;
+    let compiled = app.sandbox.compile(&wasm, &assets).await;
+    let compiled = compiled.map_err(|error| refused("the component".into(), error.to_string()))?;
+    drop(wasm);
+    let (held, sandbox, snapshot) = (folder.clone(), app.sandbox.clone(), compiled.snapshot);
+    let file = folder.path().join("function.cwasm");
+    new.compiled = Some(file.clone());
+    new.snapshot = snapshot;
+    let component = blocking(move || {
+        let _held = held;
+        std::fs::write(&file, &compiled.code)?;
+        let linked = sandbox.link(&file, snapshot);
+        linked.map_err(|error| refused("the component".into(), error.to_string()))
+    });
+    let component = component.await?;
+    let network = Network::new(new.manifest.network.hosts.iter().cloned());
+    warm.code = Some(Code::new(component, assets, network));
+    Ok((warm, compiled.signature))
+}
+
+async fn load(
+    app: &Arc<App>,
+    folder: &Folder,
+    file: &Path,
+    wanted: firebox_registry::Device,
+) -> Result<Arc<Loaded>, Failure> {
+    let (held, path) = (folder.clone(), file.to_owned());
+    let (digest, _) = blocking({
+        let path = path.clone();
+        move || Ok(Digest::of_file(&path)?)
+    })
+    .await?;
+    let path = move || {
+        let _held = held;
+        Ok(path)
+    };
+    app.residency
+        .model(digest, app.residency.device(wanted), path)
+        .await
+}
+
+/// What the dry run asks: the manifest's sample, or zeros where a model alone
+/// says all there is to know.
+struct DryRun {
+    inputs: Named,
+    parameters: Vec<(String, Parameter)>,
+    /// Whether sizes were made up that the signature leaves open; a model may
+    /// rightly refuse those.
+    guessed: bool,
+}
+
+async fn question(
+    new: &NewVersion,
+    file: Option<PathBuf>,
+    signature: &Signature,
+) -> Result<Option<DryRun>, Failure> {
+    let Some((sample, file)) = new.manifest.sample.as_ref().zip(file) else {
+        return Ok(new.component.is_none().then(|| zeros(signature)).flatten());
+    };
+    let body = tokio::fs::read(file).await?;
+    let wrong = |failure: Failure| refused("the sample".into(), failure.to_string());
+    let inputs = if new.component.is_some() {
+        invoke::raw(&body).map_err(wrong)?
+    } else {
+        utf8(&body)
+            .and_then(|json| invoke::named_arrays(json, signature))
+            .map_err(wrong)?
+    };
+    let kind = Parameter::Text(sample.content_type.clone());
+    Ok(Some(DryRun {
+        inputs,
+        parameters: vec![("content-type".into(), kind)],
+        guessed: false,
+    }))
+}
+
+/// Zeros for every input; open sizes are 1. `None` where an input's elements
+/// have no zero, or its fixed sizes make it huge.
+fn zeros(signature: &Signature) -> Option<DryRun> {
+    const MAX_BYTES: usize = 1 << 30;
+    let sizes = |spec: &TensorSpec| -> Vec<usize> {
+        let dims = spec.shape.iter().flatten();
+        dims.map(|dim| {
+            if let firebox_engine::Dim::Fixed(size) = dim {
+                *size
+            } else {
+                1
+            }
+        })
+        .collect()
+    };
+    let inputs = signature.inputs.iter().map(|spec| {
+        let shape = sizes(spec);
+        let bytes = shape
+            .iter()
+            .try_fold(spec.dtype.size()?, |n, &d| n.checked_mul(d))?;
+        let tensor = (bytes <= MAX_BYTES).then(|| Tensor::new(spec.dtype, shape, vec![0; bytes]));
+        Some((spec.name.clone(), tensor?.ok()?))
+    });
+    let inputs = inputs.collect::<Option<_>>()?;
+    let open = |spec: &TensorSpec| match &spec.shape {
+        None => true,
+        // The first dimension is a batch nearly always, and 1 a good size for one.
+        Some(dims) => dims
+            .iter()
+            .skip(1)
+            .any(|d| !matches!(d, firebox_engine::Dim::Fixed(_))),
+    };
+    let guessed = signature.inputs.iter().any(open);
+    Some(DryRun {
+        inputs,
+        parameters: vec![],
+        guessed,
+    })
+}
+
+/// One real inference, and then one whose time is kept: the first makes plans
+/// and touches memory that later ones find ready.
+async fn dry_run(
+    app: &App,
+    new: &NewVersion,
+    warm: Warm,
+    run: DryRun,
+) -> Result<Option<u64>, Failure> {
+    let warm = Arc::new(warm);
+    let limits = &new.manifest.limits;
+    let mut took = Duration::ZERO;
+    for _ in 0..2 {
+        let started = Instant::now();
+        let once = run_once(app, new, &warm, &run);
+        let outcome = tokio::time::timeout(limits.deadline, once).await;
+        let outcome = outcome.unwrap_or(Err(Failure::Deadline {
+            limit: limits.deadline,
+        }));
+        took = started.elapsed();
+        match outcome {
+            Ok(()) => {}
+            Err(failure) if run.guessed => {
+                tracing::info!(function = %new.manifest.name, %failure,
+                    "the model did not run on zeros of made-up sizes; give a [sample]");
+                return Ok(None);
+            }
+            Err(failure @ (Failure::ShuttingDown | Failure::Busy(_))) => return Err(failure),
+            Err(failure) => return Err(refused("the dry run failed".into(), failure.to_string())),
+        }
+    }
+    Ok(Some(took.as_micros().try_into().unwrap_or(u64::MAX)))
+}
+
+async fn run_once(
+    app: &App,
+    new: &NewVersion,
+    warm: &Arc<Warm>,
+    run: &DryRun,
+) -> Result<(), Failure> {
+    let limits = &new.manifest.limits;
+    let Some(code) = &warm.code else {
+        if let Some(model) = warm.models.values().next() {
+            app.scheduler
+                .run(model.model.clone(), run.inputs.clone())
+                .await?;
+        }
+        return Ok(());
+    };
+    let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
+    let context = Context {
+        limits: Limits {
+            memory,
+            deadline: limits.deadline,
+        },
+        models: Arc::new(CallModels::new(warm.clone(), app.scheduler.clone())),
+        assets: code.assets.clone(),
+        network: code.network.clone(),
+    };
+    let request = Request {
+        id: "dry-run".into(),
+        inputs: run.inputs.clone(),
+        parameters: run.parameters.clone(),
+    };
+    let answer = code.component.invoke(request, context).await;
+    answer
+        .map(drop)
+        .map_err(|error| invoke_failure(error, limits.deadline))
+}
+
+async fn commit(
+    app: &Arc<App>,
+    function: &FunctionName,
+    folder: Folder,
+    new: NewVersion,
+) -> Result<Commit, Failure> {
+    let (app, function) = (app.clone(), function.clone());
+    blocking(move || {
+        let _held = folder;
+        let commit = app.registry.commit(&function, new)?;
+        app.routing.refresh(&function)?;
+        Ok(commit)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+}
+
+fn refused(what: String, reason: String) -> Failure {
+    Failure::Refused {
+        what,
+        reason,
+        hint: None,
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::DiskFull { .. } => Self::DiskFull(error.to_string()),
+            BundleError::Io { .. } | BundleError::Read(_) => Self::Internal(error.to_string()),
+            error => Self::Refused {
+                what: "the bundle".into(),
+                hint: error.hint(),
+                reason: error.to_string(),
+            },
+        }
+    }
+}
