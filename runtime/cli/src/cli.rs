@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
-use crate::{build, demo, deploy, functions, invoke, project, traffic};
+use crate::{build, demo, deploy, functions, invoke, project, serve, traffic};
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ static AFTER_HELP: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a server
+    Serve(serve::ServeArgs),
     /// Make a project for a new function
     New(project::NewArgs),
     /// Compile a project and pack its bundle
@@ -64,6 +66,7 @@ enum Ask {
 /// Carries out a command line.
 pub fn run(cli: Cli) -> Result {
     match cli.command {
+        Command::Serve(args) => serve::serve(args),
         Command::New(args) => project::new(&args),
         Command::Build(args) => build::run(&args),
         Command::Ask(command) => wait_for(ask(command, &Client::new(&cli.server)?)),
