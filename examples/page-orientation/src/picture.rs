@@ -24,8 +24,7 @@ const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Reads a picture; what is transparent shows white paper.
 ///
-/// The picture is taken as it is stored: a turn noted in its EXIF data is carried out first, as a
-/// viewer does.
+/// A turn noted in EXIF data is carried out, as a viewer does.
 ///
 /// # Errors
 /// What was expected and what was found, for the caller. A picture's size is known before any
@@ -131,6 +130,20 @@ mod tests {
     fn a_grey_picture_has_three_equal_channels() {
         let picture = GrayImage::from_pixel(1, 1, Luma([77]));
         assert_eq!(decode(&png(picture)).unwrap().as_raw(), &[77, 77, 77]);
+    }
+
+    #[test]
+    fn a_turn_noted_in_exif_is_carried_out() {
+        let mut jpeg = Cursor::new(Vec::new());
+        RgbImage::new(16, 8)
+            .write_to(&mut jpeg, ImageFormat::Jpeg)
+            .unwrap();
+        let jpeg = jpeg.into_inner();
+        // One directory with one entry: orientation (0x112) 6, a quarter turn.
+        let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
+        assert_eq!(decode(&jpeg).unwrap().dimensions(), (16, 8));
+        assert_eq!(decode(&turned).unwrap().dimensions(), (8, 16));
     }
 
     #[test]
