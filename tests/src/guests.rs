@@ -9,8 +9,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::binary::{self, target, workspace};
 
-/// The bundle of `examples/<name>`.
+/// The bundle of `examples/<name>`, its model fetched where it is missing.
 pub fn example(name: &str) -> Vec<u8> {
+    fetch(&["--all"]);
     build(&workspace().join("examples").join(name))
 }
 
@@ -22,15 +23,19 @@ pub fn guest(name: &str) -> Vec<u8> {
 /// A model file of `target/models`, fetched if it is not there. `model` is a name that
 /// `scripts/models.py` knows, `file` one of its files.
 pub fn model(model: &str, file: &str) -> Vec<u8> {
+    fetch(&[model]);
+    std::fs::read(target().join("models").join(file)).expect("the model is there")
+}
+
+fn fetch(arguments: &[&str]) {
     let script = workspace().join("scripts/models.py");
-    let output = Command::new("python3").arg(script).arg(model).output();
+    let output = Command::new("python3").arg(script).args(arguments).output();
     let output = output.expect("python3 runs");
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    std::fs::read(target().join("models").join(file)).expect("the model is there")
 }
 
 /// The component inside a bundle: `function.wasm`.

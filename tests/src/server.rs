@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +14,8 @@ use crate::binary;
 
 /// Longer than any start on a slow, busy machine.
 const START: Duration = Duration::from_secs(60);
+/// What precedes the address in the line that says where a server listens.
+const LISTENING: &str = "firebox listens on ";
 /// Longer than any orderly stop.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -42,12 +43,10 @@ impl Server {
     }
 
     async fn start_on(data: Arc<TempDir>, arguments: Vec<String>) -> Server {
-        let port = free_port();
         let mut command = binary::command();
         command.arg("serve").arg("--data").arg(data.path());
-        command
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(&arguments);
+        // The kernel picks a free port, and the server says which.
+        command.args(["--listen", "127.0.0.1:0"]).args(&arguments);
         let log = File::create(data.path().with_extension("log")).expect("a log can be made");
         command
             .stdin(Stdio::null())
@@ -55,23 +54,28 @@ impl Server {
         command.stderr(log);
         let began = Instant::now();
         let process = Mutex::new(spawn(command).expect("firebox starts"));
-        let url = format!("http://127.0.0.1:{port}");
+        let (url, started_in) = (String::new(), Duration::ZERO);
         let mut server = Server {
             process,
             url,
             data,
             arguments,
-            started_in: Duration::ZERO,
+            started_in,
         };
-        server.wait_until_ready().await;
-        server.started_in = began.elapsed();
+        server.wait_until_ready(began).await;
         server
     }
 
-    async fn wait_until_ready(&self) {
-        let began = Instant::now();
-        while !self.is_ready().await {
-            if let Some(status) = self.process.lock().unwrap().try_wait().unwrap() {
+    async fn wait_until_ready(&mut self, began: Instant) {
+        loop {
+            if let Some(url) = self.address() {
+                self.url = url;
+                if self.is_ready().await {
+                    self.started_in = began.elapsed();
+                    return;
+                }
+            }
+            if let Some(status) = self.process.get_mut().unwrap().try_wait().unwrap() {
                 panic!(
                     "firebox serve ended at its start ({status}):\n{}",
                     self.log()
@@ -82,8 +86,16 @@ impl Server {
                 "firebox serve is not ready:\n{}",
                 self.log()
             );
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Out of the line in which the server says where it listens.
+    fn address(&self) -> Option<String> {
+        let log = self.log();
+        let (_, rest) = log.split_once(LISTENING)?;
+        let (address, _) = rest.split_once(char::is_whitespace)?;
+        Some(address.to_owned())
     }
 
     /// Where the server listens: `http://127.0.0.1:<port>`.
@@ -226,16 +238,6 @@ impl Stopped {
     pub fn data(&self) -> &Path {
         self.data.path()
     }
-}
-
-/// A port that is free now. Two tests could be given the same one only if the first had not
-/// listened yet by the time the kernel has gone round all others.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port can be had");
-    listener
-        .local_addr()
-        .expect("a socket has an address")
-        .port()
 }
 
 /// Starts a process that the kernel kills when this one ends, however that happens.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::firebox::function::types::{Dtype, Parameter, ParameterValue, Tensor};
+use crate::firebox::function::types::{Dtype, ErrorCode, Parameter, ParameterValue, Tensor};
 use crate::wasi::nn::graph::{self, ExecutionTarget, GraphEncoding};
 use crate::wasi::nn::tensor::{Tensor as NnTensor, TensorType};
 use crate::{Error, INITS, Request, Response, WORDS};
@@ -19,6 +19,8 @@ pub fn run(request: Request) -> Answer {
             parameters: request.parameters,
         }),
         "refuse" => Err(invalid("refused on purpose")),
+        "unavailable" => Err(error(ErrorCode::Unavailable, "unavailable on purpose")),
+        "internal" => Err(error(ErrorCode::Internal, "internal on purpose")),
         "panic" => panic!("infer panics on purpose"),
         "exit" => std::process::exit(3),
         "spin" => loop {
@@ -74,8 +76,12 @@ fn say(text: &str) -> Answer {
 }
 
 fn invalid(message: &str) -> Error {
+    error(ErrorCode::InvalidInput, message)
+}
+
+fn error(code: ErrorCode, message: &str) -> Error {
     Error {
-        code: crate::firebox::function::types::ErrorCode::InvalidInput,
+        code,
         message: message.into(),
     }
 }
