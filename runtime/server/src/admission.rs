@@ -79,7 +79,7 @@ mod tests {
         assert!(admission.enter().is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_wait_for_an_instance_ends() {
         let admission = Admission::new(1, 1, Duration::from_millis(50));
         let (first, second) = (admission.enter().unwrap(), admission.enter().unwrap());
