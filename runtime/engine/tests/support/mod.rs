@@ -18,12 +18,17 @@ pub fn model_path(name: &str) -> PathBuf {
     let path = workspace.join("target/models").join(file);
     if !path.exists() {
         let script = workspace.join("scripts/models.py");
+        let source = match name {
+            "silero_vad" | "silero_vad_16k_op15" => "silero",
+            "text_direction" => "text-direction",
+            name => name,
+        };
         let ran = Command::new("python3")
             .arg(script)
-            .arg(name)
+            .arg(source)
             .status()
             .unwrap();
-        assert!(ran.success(), "scripts/models.py {name} failed");
+        assert!(ran.success(), "scripts/models.py {source} failed");
     }
     path
 }
