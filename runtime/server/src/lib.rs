@@ -28,6 +28,8 @@ mod residency;
 mod routing;
 mod scheduler;
 mod server;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use config::Config;

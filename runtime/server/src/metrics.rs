@@ -58,6 +58,8 @@ pub struct Metrics {
     pub uploads_refused: Counter,
     /// Loads of code and weights that failed.
     pub load_failures: Counter,
+    /// Models that were read from disk.
+    pub model_loads: Counter,
 }
 
 impl Metrics {
@@ -106,6 +108,7 @@ impl Metrics {
             uploads_accepted: uploads("accepted"),
             uploads_refused: uploads("refused"),
             load_failures: counter("firebox_load_failures_total", vec![]),
+            model_loads: counter("firebox_model_loads_total", vec![]),
             recorder,
         }
     }

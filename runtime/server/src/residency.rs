@@ -110,6 +110,7 @@ impl Loaded {
     fn new(model: Model, metrics: Metrics) -> Self {
         let bytes = model.weight_bytes() as f64;
         metrics.weight_bytes.increment(bytes);
+        metrics.model_loads.increment(1);
         let signature = Arc::new(model.signature().clone());
         Self {
             model: Arc::new(model),
@@ -510,9 +511,11 @@ impl Residency {
         versions.filter_map(idle).collect()
     }
 
-    /// Drops weights and code, and gives the memory back to the system. Blocking.
+    /// Drops weights and code, and gives all freed memory back to the system. Blocking.
     pub fn free(&self, idle: Vec<Arc<Warm>>) {
-        tracing::info!(versions = idle.len(), "idle versions dropped");
+        if !idle.is_empty() {
+            tracing::info!(versions = idle.len(), "idle versions dropped");
+        }
         drop(idle);
         self.pool().retain(|_, pooled| match pooled {
             Pooled::Loading(_) => true,

@@ -74,6 +74,11 @@ impl Version {
         self.record.component.is_none()
     }
 
+    /// Whether an invoke's body goes to it as it is, not as JSON by input name.
+    pub fn takes_raw(&self) -> bool {
+        !self.is_model() && takes_raw(&self.signature)
+    }
+
     /// Its machine code.
     pub fn compiled(&self) -> Option<Compiled> {
         *self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,6 +96,12 @@ impl Version {
         self.metrics
             .get_or_init(|| metrics.version(function, number))
     }
+}
+
+/// Whether a component of this signature takes a raw body: it has an input of
+/// that name, or declares no inputs and takes whatever comes.
+pub fn takes_raw(signature: &Signature) -> bool {
+    signature.inputs.is_empty() || signature.inputs.iter().any(|spec| spec.name == "body")
 }
 
 /// One function: its versions and who gets its traffic.

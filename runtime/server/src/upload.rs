@@ -15,7 +15,9 @@ use firebox_engine::{Signature, Tensor, TensorSpec};
 use firebox_registry::{
     BundleError, Commit, Digest, FunctionName, NewVersion, UnpackLimits, Unpacked, bundle,
 };
-use firebox_sandbox::{Assets, Context, Limits, Network, Parameter, Request};
+use firebox_sandbox::{
+    Assets, CompileError, Context, InvokeError, Limits, Network, Parameter, Request,
+};
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -24,6 +26,7 @@ use crate::gateway::{CallModels, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{body, invoke, utf8};
 use crate::residency::{Code, Loaded, Warm};
+use crate::routing::takes_raw;
 use crate::scheduler::Named;
 use crate::server::App;
 
@@ -54,6 +57,12 @@ pub async fn receive(
     let unpacked = unpack(app, function, &folder, file).await?;
     if let Some(existing) = existing(app, function, unpacked.digest) {
         return Ok(existing);
+    }
+    let memory = unpacked.manifest.limits.memory;
+    if memory.0 > app.config.max_instance_memory as u64 {
+        let most = app.config.max_instance_memory >> 20;
+        let reason = format!("limits.memory is {memory}, and this server allows {most}MiB");
+        return Err(refused("firebox.toml".into(), reason));
     }
     let sample = unpacked.sample.clone();
     let mut new = NewVersion::from(unpacked);
@@ -174,7 +183,13 @@ async fn validate(
     let assets = assets.await?;
     let wasm = tokio::fs::read(wasm).await?;
     let compiled = app.sandbox.compile(&wasm, &assets).await;
-    let compiled = compiled.map_err(|error| refused("the component".into(), error.to_string()))?;
+    let compiled = compiled.map_err(|error| match &error {
+        CompileError::Start {
+            error: InvokeError::Busy { .. },
+            ..
+        } => Failure::Busy(error.to_string()),
+        _ => refused("the component".into(), error.to_string()),
+    })?;
     drop(wasm);
     let (held, sandbox, snapshot) = (folder.clone(), app.sandbox.clone(), compiled.snapshot);
     let file = folder.path().join("function.cwasm");
@@ -233,7 +248,7 @@ async fn question(
     };
     let body = tokio::fs::read(file).await?;
     let wrong = |failure: Failure| refused("the sample".into(), failure.to_string());
-    let inputs = if new.component.is_some() {
+    let inputs = if new.component.is_some() && takes_raw(signature) {
         invoke::raw(&body).map_err(wrong)?
     } else {
         utf8(&body)

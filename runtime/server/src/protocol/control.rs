@@ -236,6 +236,9 @@ pub async fn upload(
         .parse()
         .map_err(|error| Failure::BadRequest(format!("{error}")))?;
     let outcome = upload::receive(&app, &name, &headers, body).await;
+    // Compiling and the dry run leave much freed memory behind.
+    let residency = app.residency.clone();
+    tokio::task::spawn_blocking(move || residency.free(vec![]));
     match &outcome {
         Ok(_) => app.metrics.uploads_accepted.increment(1),
         Err(failure) => {

@@ -94,10 +94,10 @@ fn decode(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Question, Failure> {
-    let inputs = if call.version.is_model() {
-        named_arrays(utf8(&body)?, &call.version.signature)?
-    } else {
+    let inputs = if call.version.takes_raw() {
         raw(&body)?
+    } else {
+        named_arrays(utf8(&body)?, &call.version.signature)?
     };
     let mut parameters: Vec<_> = query
         .into_iter()
