@@ -80,7 +80,9 @@ pub fn output_within(mut command: Command, limit: Duration) -> Output {
 /// `firebox`, ready to be given arguments, without settings from the caller's environment.
 pub fn command() -> Command {
     let mut command = Command::new(firebox());
-    command.env_remove("FIREBOX_SERVER").env_remove("FIREBOX_LOG");
+    command
+        .env_remove("FIREBOX_SERVER")
+        .env_remove("FIREBOX_LOG");
     without_cargo_variables(&mut command);
     command
 }
