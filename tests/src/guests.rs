@@ -20,6 +20,11 @@ pub fn guest(name: &str) -> Vec<u8> {
     build(&workspace().join("tests/guests").join(name))
 }
 
+/// The smallest component that is a function, at hand without a compiler.
+pub fn small() -> Vec<u8> {
+    wat::parse_str(include_str!("small_guest.wat")).expect("the text is WebAssembly")
+}
+
 /// A model file of `target/models`, fetched if it is not there. `model` is a name that
 /// `scripts/models.py` knows, `file` one of its files.
 pub fn model(model: &str, file: &str) -> Vec<u8> {
