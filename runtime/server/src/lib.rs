@@ -15,10 +15,11 @@
 //! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
 //! whether there is room, `residency` what is in memory, and `scheduler` where
-//! models compute. `upload` is the way of a new version, `problem` the table of
+//! models compute. `upload` is the way of a new version and `code` that of its component, `problem` the table of
 //! everything that can go wrong, and `server` the wiring.
 
 mod admission;
+mod code;
 mod config;
 mod gateway;
 mod metrics;

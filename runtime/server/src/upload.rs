@@ -15,13 +15,12 @@ use firebox_engine::{Signature, Tensor, TensorSpec};
 use firebox_registry::{
     BundleError, Commit, Digest, FunctionName, NewVersion, UnpackLimits, Unpacked, bundle,
 };
-use firebox_sandbox::{
-    Assets, CompileError, Context, InvokeError, Limits, Network, Parameter, Request,
-};
+use firebox_sandbox::{Assets, Context, Limits, Network, Parameter, Request};
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
+use crate::code;
 use crate::gateway::{CallModels, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{body, invoke, utf8};
@@ -37,7 +36,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const MAX_WAIT: Duration = Duration::from_secs(120);
 
 /// A folder that lives as long as somebody works in it.
-type Folder = Arc<TempDir>;
+pub type Folder = Arc<TempDir>;
 
 /// Takes a bundle in as a version of `function`.
 pub async fn receive(
@@ -139,7 +138,7 @@ fn existing(app: &App, function: &FunctionName, digest: Digest) -> Option<Commit
     Some(Commit::Existing(same.record.clone()))
 }
 
-/// Compiles the component and loads the models; what is wrong with either is
+/// Readies the component and loads the models; what is wrong with either is
 /// found here. The result can answer, and knows what it takes and gives.
 async fn validate(
     app: &Arc<App>,
@@ -181,30 +180,12 @@ async fn validate(
         }
     });
     let assets = assets.await?;
-    let wasm = tokio::fs::read(wasm).await?;
-    let compiled = app.sandbox.compile(&wasm, &assets).await;
-    let compiled = compiled.map_err(|error| match &error {
-        CompileError::Start {
-            error: InvokeError::Busy { .. },
-            ..
-        } => Failure::Busy(error.to_string()),
-        _ => refused("the component".into(), error.to_string()),
-    })?;
-    drop(wasm);
-    let (held, sandbox, snapshot) = (folder.clone(), app.sandbox.clone(), compiled.snapshot);
-    let file = folder.path().join("function.cwasm");
-    new.compiled = Some(file.clone());
-    new.snapshot = snapshot;
-    let component = blocking(move || {
-        let _held = held;
-        std::fs::write(&file, &compiled.code)?;
-        let linked = sandbox.link(&file, snapshot);
-        linked.map_err(|error| refused("the component".into(), error.to_string()))
-    });
-    let component = component.await?;
+    let ready = code::ready(app, folder, new, &wasm, &assets).await?;
+    new.compiled = Some(ready.file);
+    new.snapshot = ready.snapshot;
     let network = Network::new(new.manifest.network.hosts.iter().cloned());
-    warm.code = Some(Code::new(component, assets, network));
-    Ok((warm, compiled.signature))
+    warm.code = Some(Code::new(ready.component, assets, network));
+    Ok((warm, ready.signature))
 }
 
 async fn load(
@@ -388,14 +369,16 @@ async fn commit(
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+/// Work on the disk, off the threads that serve requests.
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
 }
 
-fn refused(what: String, reason: String) -> Failure {
+/// What of the bundle is wrong, and how.
+pub fn refused(what: String, reason: String) -> Failure {
     Failure::Refused {
         what,
         reason,

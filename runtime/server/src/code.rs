@@ -1,0 +1,138 @@
+//! The compiled code of an uploaded component: that of another version with the
+//! same component and assets, or made now.
+//!
+//! Compiling and snapshotting take hundreds of milliseconds, and what comes out
+//! depends on the component, its assets and this build alone. A version that
+//! differs in its manifest or models only is ready without.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use firebox_engine::Signature;
+use firebox_registry::{Digest, NewVersion, StoredFile, VersionRecord};
+use firebox_sandbox::{Assets, CompileError, Component, InvokeError};
+
+use crate::problem::Failure;
+use crate::server::App;
+use crate::upload::{Folder, blocking, refused};
+
+/// A component that can be invoked.
+pub struct Ready {
+    /// Its compiled code, in the upload's folder.
+    pub file: PathBuf,
+    /// The code, mapped.
+    pub component: Component,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// Whether instances start from the memory that `init` left.
+    pub snapshot: bool,
+}
+
+/// Finds or makes the compiled code of the new version's component, `wasm`.
+pub async fn ready(
+    app: &Arc<App>,
+    folder: &Folder,
+    new: &NewVersion,
+    wasm: &Path,
+    assets: &Assets,
+) -> Result<Ready, Failure> {
+    let file = folder.path().join("function.cwasm");
+    let (held, searching, to) = (folder.clone(), app.clone(), file.clone());
+    let (wasm_path, files) = (wasm.to_owned(), new.assets.clone());
+    let found = blocking(move || {
+        let _held = held;
+        Ok(find(&searching, &wasm_path, &files, to)?)
+    });
+    if let Some(ready) = found.await? {
+        return Ok(ready);
+    }
+    compile(app, folder, wasm, assets, file).await
+}
+
+/// The code of a version that has the same component and assets. None where
+/// there is no such version, or its code is of another build.
+fn find(
+    app: &App,
+    wasm: &Path,
+    assets: &BTreeMap<String, PathBuf>,
+    file: PathBuf,
+) -> std::io::Result<Option<Ready>> {
+    let component = Digest::of_file(wasm)?.0;
+    let assets = assets.iter();
+    let assets = assets.map(|(seen, path)| Ok((seen.clone(), Digest::of_file(path)?.0)));
+    let assets: BTreeMap<String, Digest> = assets.collect::<std::io::Result<_>>()?;
+    let same = |record: &VersionRecord| {
+        let same_component = record
+            .component
+            .as_ref()
+            .is_some_and(|c| c.digest == component);
+        let theirs = record
+            .assets
+            .iter()
+            .map(|(seen, stored)| (seen, &stored.digest));
+        same_component && theirs.eq(assets.iter())
+    };
+    let table = app.routing.table();
+    let versions = table
+        .functions
+        .values()
+        .flat_map(|route| route.versions.values());
+    let mut twins = versions.filter(|version| same(&version.record));
+    Ok(twins.find_map(|twin| {
+        let StoredFile { digest, .. } = twin.record.compiled.as_ref()?;
+        let blob = app.registry.blob(digest).ok()?;
+        // A link of its own, so that deleting the twin takes nothing away.
+        std::fs::hard_link(&blob, &file)
+            .or_else(|_| std::fs::copy(&blob, &file).map(drop))
+            .ok()?;
+        let snapshot = twin.record.snapshot;
+        let linked = app.sandbox.link(&file, snapshot);
+        let Ok(component) = linked else {
+            let _ = std::fs::remove_file(&file);
+            return None;
+        };
+        let signature = twin.signature.clone();
+        Some(Ready {
+            file: file.clone(),
+            component,
+            signature,
+            snapshot,
+        })
+    }))
+}
+
+async fn compile(
+    app: &Arc<App>,
+    folder: &Folder,
+    wasm: &Path,
+    assets: &Assets,
+    file: PathBuf,
+) -> Result<Ready, Failure> {
+    let wasm = tokio::fs::read(wasm).await?;
+    let compiled = app.sandbox.compile(&wasm, assets).await;
+    let compiled = compiled.map_err(|error| match &error {
+        CompileError::Start {
+            error: InvokeError::Busy { .. },
+            ..
+        } => Failure::Busy(error.to_string()),
+        _ => refused("the component".into(), error.to_string()),
+    })?;
+    drop(wasm);
+    let (held, sandbox) = (folder.clone(), app.sandbox.clone());
+    blocking(move || {
+        let _held = held;
+        std::fs::write(&file, &compiled.code)?;
+        let linked = sandbox.link(&file, compiled.snapshot);
+        let component =
+            linked.map_err(|error| refused("the component".into(), error.to_string()))?;
+        let (signature, snapshot) = (compiled.signature, compiled.snapshot);
+        Ok(Ready {
+            file,
+            component,
+            signature,
+            snapshot,
+        })
+    })
+    .await
+}
