@@ -94,10 +94,12 @@ impl Function {
     }
 }
 
+type Named = Vec<(String, Tensor)>;
+
 /// Models in memory, run on the calling thread; remembers the last call.
 pub struct Recorded {
     models: BTreeMap<String, (Model, Arc<Signature>)>,
-    last: Mutex<Option<(String, Vec<(String, Tensor)>)>>,
+    last: Mutex<Option<(String, Named)>>,
 }
 
 impl Recorded {
@@ -120,11 +122,7 @@ impl Models for Recorded {
         Box::pin(async move { Ok(self.models[name].1.clone()) })
     }
 
-    fn run<'a>(
-        &'a self,
-        name: &'a str,
-        inputs: Vec<(String, Tensor)>,
-    ) -> BoxFuture<'a, Result<Vec<(String, Tensor)>, ModelError>> {
+    fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         *self.last.lock().unwrap() = Some((name.to_owned(), inputs.clone()));
         let outputs = self.models[name].0.run(inputs).expect("the model runs");
         Box::pin(async move { Ok(outputs) })
