@@ -33,7 +33,7 @@ async fn main() {
     let guest = request(
         Method::POST,
         "/v1/functions/probe/invoke?mode=echo",
-        "hello",
+        r#"{"x": [[1, 2]]}"#,
     );
     let model = request(Method::POST, "/v1/functions/adder/invoke", r#"{"x": [1]}"#);
 
