@@ -1,4 +1,4 @@
-//! Running nodes: one operator, or a body of an `If` whose condition only the data decides.
+//! Running nodes: an operator, or the bodies of control flow that only the data decides.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,16 +6,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn_dispatch::DispatchDevice;
 
 use crate::error::{OpError, RunError};
-use crate::graph::{Block, Node, Op, Program, ValueId};
-use crate::ops::{self, Args};
-use crate::value::Value;
+use crate::graph::{Block, Node, Op, Program, Scan, ValueId};
+use crate::ops::{self, Args, stacked};
+use crate::signature::{Dim, TensorSpec};
+use crate::tensor::DType;
+use crate::value::{Item, MAX_TENSOR_BYTES, Value};
+
+/// Rounds of a loop, at most.
+const MAX_ROUNDS: i64 = 1 << 20;
 
 /// Runs one node that is not control flow. A panic in a kernel becomes an error.
 pub(crate) fn run_node(
     node: &Node,
-    args: Vec<Option<Value>>,
+    args: Vec<Option<Item>>,
     device: &DispatchDevice,
-) -> Result<Vec<Value>, RunError> {
+) -> Result<Vec<Item>, RunError> {
     guard(node, || ops::run(&node.op, Args::new(args), device))
 }
 
@@ -53,7 +58,11 @@ fn operator_name(op: &Op) -> String {
         Op::Logic(kind) => format!("{kind:?}"),
         Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
         Op::Recurrent(layer) => format!("{:?}", layer.cell),
+        Op::Sequence(kind) => format!("Sequence{kind:?}"),
         Op::If { .. } => "If".into(),
+        Op::Loop { .. } => "Loop".into(),
+        Op::Scan { .. } => "Scan".into(),
+        Op::SequenceMap { .. } => "SequenceMap".into(),
         other => format!("{other:?}"),
     };
     text.split([' ', '(', '{'])
@@ -71,59 +80,269 @@ pub(crate) fn branch<'a>(node: &'a Node, condition: &Value) -> Result<&'a Block,
             message,
         });
     };
-    let holds = guard(node, || match condition.to_ints()?.as_slice() {
+    Ok(if guard(node, || truth(condition))? {
+        then
+    } else {
+        otherwise
+    })
+}
+
+fn truth(condition: &Value) -> Result<bool, OpError> {
+    match condition.to_ints()?.as_slice() {
         [one] => Ok(*one != 0),
         many => Err(OpError::Shape(format!(
             "a condition of {} elements",
             many.len()
         ))),
-    })?;
-    Ok(if holds { then } else { otherwise })
+    }
 }
 
 /// Values by number, for a body that runs without a plan.
-pub(crate) type Scope = HashMap<ValueId, Value>;
+pub(crate) type Scope = HashMap<ValueId, Item>;
 
-/// Runs a block; `scope` holds what it captures.
-pub(crate) fn run_block(
-    program: &Program,
-    block: &Block,
-    scope: &mut Scope,
-    device: &DispatchDevice,
-) -> Result<Vec<Value>, RunError> {
-    for node in &block.nodes {
-        let args = node
-            .inputs
-            .iter()
-            .map(|input| input.map(|id| read(program, scope, id)).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let made = match &node.op {
-            Op::If { .. } => {
-                let missing = || OpError::MissingInput { index: 0 };
-                let condition = args.into_iter().next().flatten();
-                let condition = guard(node, || condition.ok_or_else(missing))?;
-                run_block(program, branch(node, &condition)?, scope, device)?
-            }
-            _ => run_node(node, args, device)?,
-        };
-        scope.extend(
-            node.outputs
-                .iter()
-                .zip(made)
-                .filter_map(|(id, value)| Some(((*id)?, value))),
-        );
-    }
-    block
-        .outputs
-        .iter()
-        .map(|&id| read(program, scope, id))
-        .collect()
+/// Where bodies run.
+pub(crate) struct Bodies<'a> {
+    pub program: &'a Program,
+    pub device: &'a DispatchDevice,
+    /// What they read from outside.
+    pub scope: Scope,
 }
 
-fn read(program: &Program, scope: &Scope, id: ValueId) -> Result<Value, RunError> {
-    let found = scope.get(&id).or_else(|| program.constant(id)).cloned();
-    found.ok_or_else(|| RunError::Internal {
-        node: program.names.get(id).cloned().unwrap_or_default(),
-        message: "a value is read before it is made".into(),
-    })
+impl Bodies<'_> {
+    /// Runs a node of control flow.
+    pub fn control(&mut self, node: &Node, args: Vec<Option<Item>>) -> Result<Vec<Item>, RunError> {
+        match &node.op {
+            Op::If { .. } => {
+                let condition = guard(node, || Args::new(args).take(0))?;
+                self.block(branch(node, &condition)?, Vec::new())
+            }
+            Op::Loop { body, stacked } => self.repeat(node, body, stacked, args),
+            Op::Scan { body, scan } => self.scan(node, body, scan, args),
+            Op::SequenceMap { body } => self.map(node, body, args),
+            _ => run_node(node, args, self.device),
+        }
+    }
+
+    /// Runs a block, given its inputs.
+    fn block(&mut self, block: &Block, inputs: Vec<Item>) -> Result<Vec<Item>, RunError> {
+        self.scope.extend(block.inputs.iter().copied().zip(inputs));
+        for node in &block.nodes {
+            let args = node
+                .inputs
+                .iter()
+                .map(|input| input.map(|id| self.read(id)).transpose())
+                .collect::<Result<Vec<_>, _>>()?;
+            let made = self.control(node, args)?;
+            let made = node.outputs.iter().zip(made);
+            self.scope
+                .extend(made.filter_map(|(id, item)| Some(((*id)?, item))));
+        }
+        block.outputs.iter().map(|&id| self.read(id)).collect()
+    }
+
+    fn read(&self, id: ValueId) -> Result<Item, RunError> {
+        if let Some(item) = self.scope.get(&id) {
+            return Ok(item.clone());
+        }
+        let constant = self.program.constant(id).cloned();
+        constant.map(Item::from).ok_or_else(|| RunError::Internal {
+            node: self.program.names.get(id).cloned().unwrap_or_default(),
+            message: "a value is read before it is made".into(),
+        })
+    }
+
+    fn repeat(
+        &mut self,
+        node: &Node,
+        body: &Block,
+        declared: &[Option<TensorSpec>],
+        args: Vec<Option<Item>>,
+    ) -> Result<Vec<Item>, RunError> {
+        let mut args = args.into_iter();
+        let (trips, holds) = (args.next().flatten(), args.next().flatten());
+        let trips = guard(node, || match trips.map(Item::tensor).transpose()? {
+            None => Ok(i64::MAX),
+            Some(trips) => one(&trips.to_ints()?, "a trip count"),
+        })?;
+        let mut holds = guard(node, || {
+            holds.map_or(Ok(true), |item| truth(&item.tensor()?))
+        })?;
+        let mut states: Vec<Item> = args.map(|item| item.unwrap_or(Item::Nothing)).collect();
+        let mut rows = Rows::new(declared.len());
+        let mut round = 0;
+        while holds && round < trips {
+            if round == MAX_ROUNDS {
+                let message = format!("it is not done after {MAX_ROUNDS} rounds");
+                return guard(node, || Err(OpError::Value(message)));
+            }
+            let number = Value::from_ints(&[round], &[], &crate::device::cpu());
+            let condition = Value::from_bools(vec![true], &[], &crate::device::cpu());
+            let mut inputs = vec![number.into(), condition.into()];
+            let number_of_states = states.len();
+            inputs.append(&mut states);
+            let mut made = self.block(body, inputs)?.into_iter();
+            let condition = made.next();
+            states = made.by_ref().take(number_of_states).collect();
+            holds = guard(node, || {
+                rows.push(made.collect())?;
+                let condition = condition.ok_or(OpError::MissingInput { index: 0 })?;
+                truth(&condition.tensor()?)
+            })?;
+            round += 1;
+        }
+        states.extend(guard(node, || {
+            rows.stack(declared, &vec![(0, false); declared.len()], self.device)
+        })?);
+        Ok(states)
+    }
+
+    fn scan(
+        &mut self,
+        node: &Node,
+        body: &Block,
+        scan: &Scan,
+        args: Vec<Option<Item>>,
+    ) -> Result<Vec<Item>, RunError> {
+        let number_of_states = args.len().saturating_sub(scan.inputs.len());
+        let mut args = args.into_iter().map(|item| item.unwrap_or(Item::Nothing));
+        let mut states: Vec<Item> = args.by_ref().take(number_of_states).collect();
+        let columns: Vec<Item> = args.collect();
+        let mut parts = guard(node, || {
+            let each = columns.into_iter().zip(&scan.inputs);
+            each.map(|(column, &(axis, backward))| {
+                let mut rows = ops::rows(column.tensor()?, axis)?;
+                if !backward {
+                    rows.reverse();
+                }
+                // The next one stands last.
+                Ok(rows)
+            })
+            .collect::<Result<Vec<_>, _>>()
+        })?;
+        let rounds = parts.first().map_or(0, Vec::len);
+        if parts.iter().any(|rows| rows.len() != rounds) {
+            let lengths: Vec<_> = parts.iter().map(Vec::len).collect();
+            let message = format!("the scanned axes differ in length: {lengths:?}");
+            return guard(node, || Err(OpError::Shape(message)));
+        }
+        let mut rows = Rows::new(scan.outputs.len());
+        for _ in 0..rounds {
+            let mut inputs = std::mem::take(&mut states);
+            inputs.extend(parts.iter_mut().filter_map(Vec::pop).map(Item::from));
+            let mut made = self.block(body, inputs)?.into_iter();
+            states = made.by_ref().take(number_of_states).collect();
+            guard(node, || rows.push(made.collect()))?;
+        }
+        let declared = vec![None; scan.outputs.len()];
+        states.extend(guard(node, || {
+            rows.stack(&declared, &scan.outputs, self.device)
+        })?);
+        Ok(states)
+    }
+
+    fn map(
+        &mut self,
+        node: &Node,
+        body: &Block,
+        args: Vec<Option<Item>>,
+    ) -> Result<Vec<Item>, RunError> {
+        let rounds = match args.first() {
+            Some(Some(Item::Sequence(values))) => values.len(),
+            _ => {
+                let message = "its first input is no sequence".into();
+                return guard(node, || Err(OpError::Value(message)));
+            }
+        };
+        let mut made = vec![Vec::new(); body.outputs.len()];
+        for round in 0..rounds {
+            let inputs = args.iter().map(|item| match item {
+                Some(Item::Sequence(values)) => {
+                    let (index, size) = (round as i64, values.len());
+                    let value = values.get(round).cloned();
+                    value.map(Item::from).ok_or(OpError::Index { index, size })
+                }
+                Some(other) => Ok(other.clone()),
+                None => Ok(Item::Nothing),
+            });
+            let inputs = guard(node, || inputs.collect())?;
+            for (all, item) in made.iter_mut().zip(self.block(body, inputs)?) {
+                all.push(guard(node, || item.tensor())?);
+            }
+        }
+        Ok(made.into_iter().map(Item::from).collect())
+    }
+}
+
+fn one(values: &[i64], what: &str) -> Result<i64, OpError> {
+    match values {
+        [one] => Ok(*one),
+        many => Err(OpError::Shape(format!("{what} of {} elements", many.len()))),
+    }
+}
+
+/// What the rounds of a loop give, to be stacked.
+struct Rows {
+    columns: Vec<Vec<Value>>,
+    bytes: usize,
+}
+
+impl Rows {
+    fn new(columns: usize) -> Self {
+        Self {
+            columns: vec![Vec::new(); columns],
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, row: Vec<Item>) -> Result<(), OpError> {
+        for (column, item) in self.columns.iter_mut().zip(row) {
+            let value = item.tensor()?;
+            self.bytes = self.bytes.saturating_add(value.bytes());
+            if self.bytes > MAX_TENSOR_BYTES {
+                let (dtype, limit) = (value.dtype(), MAX_TENSOR_BYTES);
+                let mut shape = vec![column.len() + 1];
+                shape.extend(value.shape());
+                return Err(OpError::TooLarge {
+                    dtype,
+                    shape,
+                    limit,
+                });
+            }
+            column.push(value);
+        }
+        Ok(())
+    }
+
+    fn stack(
+        self,
+        declared: &[Option<TensorSpec>],
+        axes: &[(i64, bool)],
+        device: &DispatchDevice,
+    ) -> Result<Vec<Item>, OpError> {
+        let columns = self.columns.into_iter().zip(declared).zip(axes);
+        columns
+            .map(|((mut column, declared), &(axis, backward))| {
+                if column.is_empty() {
+                    return nothing(declared.as_ref(), device).map(Item::from);
+                }
+                if backward {
+                    column.reverse();
+                }
+                stacked(column, axis).map(Item::from)
+            })
+            .collect()
+    }
+}
+
+/// No rows of what is declared.
+fn nothing(declared: Option<&TensorSpec>, device: &DispatchDevice) -> Result<Value, OpError> {
+    let size = |dim: &Dim| match dim {
+        Dim::Fixed(size) => *size,
+        Dim::Named(_) | Dim::Any => 0,
+    };
+    let sizes = declared.and_then(|spec| spec.shape.as_ref());
+    let mut shape = vec![0];
+    shape.extend(sizes.into_iter().flatten().map(size));
+    let dtype = declared.map_or(DType::F32, |spec| spec.dtype);
+    Value::full(dtype, &shape, 0.0, device)
 }

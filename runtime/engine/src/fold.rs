@@ -9,7 +9,7 @@ use crate::exec;
 use crate::graph::{Block, Node, Op, Program, ValueId};
 use crate::signature::{Dim, Signature};
 use crate::tensor::DType;
-use crate::value::Value;
+use crate::value::{Item, Value};
 
 /// Results may be this much larger than what they are made of.
 const GROWTH_BYTES: usize = 64 << 10;
@@ -22,11 +22,10 @@ pub(crate) fn fold(program: &mut Program, device: &DispatchDevice) {
     prune(program);
 }
 
-fn fold_block(program: &mut Program, block: Block, device: &DispatchDevice) -> Block {
+fn fold_block(program: &mut Program, mut block: Block, device: &DispatchDevice) -> Block {
     let mut nodes = Vec::with_capacity(block.nodes.len());
-    for node in block.nodes {
-        if let Op::If { then, otherwise } = &node.op {
-            let (then, otherwise) = (then.clone(), otherwise.clone());
+    for node in std::mem::take(&mut block.nodes) {
+        if node.op.is_control() {
             let taken = node
                 .input(0)
                 .and_then(|id| program.constant(id))
@@ -39,13 +38,11 @@ fn fold_block(program: &mut Program, block: Block, device: &DispatchDevice) -> B
                     nodes.extend(renames(&node, &branch.outputs));
                 }
                 None => {
-                    let then = fold_block(program, then, device);
-                    let otherwise = fold_block(program, otherwise, device);
-                    let op = Op::If { then, otherwise };
-                    nodes.push(Arc::new(Node {
-                        op,
-                        ..(*node).clone()
-                    }));
+                    let mut node = (*node).clone();
+                    for block in node.op.blocks_mut() {
+                        *block = fold_block(program, std::mem::take(block), device);
+                    }
+                    nodes.push(Arc::new(node));
                 }
             }
             continue;
@@ -61,10 +58,7 @@ fn fold_block(program: &mut Program, block: Block, device: &DispatchDevice) -> B
             }
         }
     }
-    Block {
-        nodes,
-        outputs: block.outputs,
-    }
+    Block { nodes, ..block }
 }
 
 /// Nodes that give a branch's outputs the names that the `If` gave them.
@@ -88,7 +82,7 @@ fn renames(node: &Node, from: &[ValueId]) -> Vec<Arc<Node>> {
 }
 
 fn constant_results(program: &Program, node: &Node, device: &DispatchDevice) -> Option<Vec<Value>> {
-    if node.inputs.iter().all(Option::is_none) {
+    if node.inputs.iter().all(Option::is_none) || node.op.draws() {
         return None;
     }
     let args = node
@@ -96,13 +90,15 @@ fn constant_results(program: &Program, node: &Node, device: &DispatchDevice) -> 
         .iter()
         .map(|input| {
             input
-                .map(|id| program.constant(id).cloned().ok_or(()))
+                .map(|id| program.constant(id).cloned().map(Item::from).ok_or(()))
                 .transpose()
         })
         .collect::<Result<Vec<_>, ()>>()
         .ok()?;
-    let before: usize = args.iter().flatten().map(Value::bytes).sum();
+    let before: usize = args.iter().flatten().map(Item::bytes).sum();
     let made = exec::run_node(node, args, device).ok()?;
+    let made = made.into_iter().map(Item::tensor);
+    let made = made.collect::<Result<Vec<_>, _>>().ok()?;
     let after: usize = made.iter().map(Value::bytes).sum();
     (after <= before + GROWTH_BYTES).then_some(made)
 }
@@ -122,9 +118,8 @@ fn collect_reads(block: &Block, read: &mut BTreeSet<ValueId>) {
     read.extend(&block.outputs);
     for node in &block.nodes {
         read.extend(node.inputs.iter().flatten());
-        if let Op::If { then, otherwise } = &node.op {
-            collect_reads(then, read);
-            collect_reads(otherwise, read);
+        for block in node.op.blocks() {
+            collect_reads(block, read);
         }
     }
 }

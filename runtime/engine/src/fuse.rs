@@ -30,9 +30,8 @@ fn count_reads(block: &Block, reads: &mut BTreeMap<ValueId, usize>) {
         .flat_map(|node| node.inputs.iter().flatten())
         .for_each(&mut count);
     for node in &block.nodes {
-        if let Op::If { then, otherwise } = &node.op {
-            count_reads(then, reads);
-            count_reads(otherwise, reads);
+        for block in node.op.blocks() {
+            count_reads(block, reads);
         }
     }
 }
@@ -41,23 +40,19 @@ fn fuse_block(program: &mut Program, reads: &BTreeMap<ValueId, usize>, block: Bl
     let mut makers: HashMap<ValueId, Arc<Node>> = HashMap::new();
     let mut nodes = Vec::with_capacity(block.nodes.len());
     for node in block.nodes {
-        let node = match &node.op {
-            Op::If { then, otherwise } => {
-                let then = fuse_block(program, reads, then.clone());
-                let otherwise = fuse_block(program, reads, otherwise.clone());
-                Arc::new(Node {
-                    op: Op::If { then, otherwise },
-                    ..(*node).clone()
-                })
+        let node = if node.op.is_control() {
+            let mut node = (*node).clone();
+            for block in node.op.blocks_mut() {
+                *block = fuse_block(program, reads, std::mem::take(block));
             }
-            _ => {
-                let mut view = View {
-                    program,
-                    makers: &makers,
-                    reads,
-                };
-                view.join(&node).map_or(node, Arc::new)
-            }
+            Arc::new(node)
+        } else {
+            let mut view = View {
+                program,
+                makers: &makers,
+                reads,
+            };
+            view.join(&node).map_or(node, Arc::new)
         };
         makers.extend(node.outputs.iter().flatten().map(|&id| (id, node.clone())));
         nodes.push(node);
@@ -73,6 +68,7 @@ fn fuse_block(program: &mut Program, reads: &BTreeMap<ValueId, usize>, block: Bl
     }
     kept.reverse();
     Block {
+        inputs: block.inputs,
         nodes: kept,
         outputs: block.outputs,
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::signature::TensorSpec;
 use crate::tensor::DType;
 use crate::value::Value;
 
@@ -63,6 +64,8 @@ impl Program {
 /// Nodes in an order in which each reads only what stands before it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Block {
+    /// What each run of the body of a loop is given; empty for branches.
+    pub inputs: Vec<ValueId>,
     pub nodes: Vec<Arc<Node>>,
     pub outputs: Vec<ValueId>,
 }
@@ -70,7 +73,7 @@ pub(crate) struct Block {
 impl Block {
     /// The values that this block reads but does not make.
     pub fn captures(&self) -> BTreeSet<ValueId> {
-        let mut made: BTreeSet<ValueId> = BTreeSet::new();
+        let mut made: BTreeSet<ValueId> = self.inputs.iter().copied().collect();
         let mut read = BTreeSet::new();
         for node in &self.nodes {
             read.extend(node.reads().filter(|id| !made.contains(id)));
@@ -94,13 +97,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Everything that it reads, what the bodies of an `If` read from outside included.
+    /// Everything that it reads, what bodies read from outside included.
     pub fn reads(&self) -> impl Iterator<Item = ValueId> {
         let mut ids: Vec<_> = self.inputs.iter().flatten().copied().collect();
-        if let Op::If { then, otherwise } = &self.op {
-            ids.extend(then.captures());
-            ids.extend(otherwise.captures());
-        }
+        ids.extend(self.op.blocks().into_iter().flat_map(Block::captures));
         ids.into_iter()
     }
 
@@ -277,19 +277,71 @@ pub(crate) enum Op {
     // Over time
     Recurrent(Recurrent),
 
+    // Sequences and optionals
+    Sequence(Sequence),
+
     // Control
     If {
         then: Block,
         otherwise: Block,
     },
+    /// Inputs: trip count?, condition?, states. The body gives a condition, the states and
+    /// values that are stacked.
+    Loop {
+        body: Block,
+        /// What the stacked values are declared as, for no round at all.
+        stacked: Vec<Option<TensorSpec>>,
+    },
+    /// Inputs: states, then tensors that are taken apart.
+    Scan {
+        body: Block,
+        scan: Scan,
+    },
+    /// Inputs: a sequence, then sequences of its length and tensors.
+    SequenceMap {
+        body: Block,
+    },
 }
 
 impl Op {
+    /// The bodies of a node of control flow.
+    pub fn blocks(&self) -> Vec<&Block> {
+        match self {
+            Self::If { then, otherwise } => vec![then, otherwise],
+            Self::Loop { body, .. } | Self::Scan { body, .. } | Self::SequenceMap { body } => {
+                vec![body]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn blocks_mut(&mut self) -> Vec<&mut Block> {
+        match self {
+            Self::If { then, otherwise } => vec![then, otherwise],
+            Self::Loop { body, .. } | Self::Scan { body, .. } | Self::SequenceMap { body } => {
+                vec![body]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it has bodies.
+    pub fn is_control(&self) -> bool {
+        !self.blocks().is_empty()
+    }
+
+    /// Whether each run gives something else.
+    pub fn draws(&self) -> bool {
+        false
+    }
+
     /// Which inputs decide, by what they hold, the shape of what is made; `None` where the
     /// shape follows from all the data.
     pub fn shaping_inputs(&self) -> Option<&'static [usize]> {
         Some(match self {
-            Self::NonZero | Self::If { .. } => return None,
+            Self::NonZero | Self::Sequence(_) => return None,
+            control if control.is_control() => return None,
             Self::ConstantOfShape { .. } => &[0],
             Self::Reshape { .. }
             | Self::Squeeze
@@ -306,6 +358,42 @@ impl Op {
             _ => &[],
         })
     }
+}
+
+/// Operators on sequences of tensors, and on values that may be missing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Sequence {
+    Empty,
+    Construct,
+    /// Inputs: sequence, position.
+    At,
+    /// Inputs: sequence, tensor, position?.
+    Insert,
+    /// Inputs: sequence, position?.
+    Erase,
+    Length,
+    /// `stack`: along a new axis.
+    Concat {
+        axis: i64,
+        stack: bool,
+    },
+    /// Inputs: tensor, sizes?.
+    Split {
+        axis: i64,
+        keep_dims: bool,
+    },
+    Optional,
+    OptionalHasElement,
+    OptionalGetElement,
+}
+
+/// How a `Scan` takes its inputs apart and puts its outputs together.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scan {
+    /// An axis for each scanned input, and whether it is walked backward.
+    pub inputs: Vec<(i64, bool)>,
+    /// The same for each stacked output.
+    pub outputs: Vec<(i64, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

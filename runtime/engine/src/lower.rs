@@ -5,18 +5,22 @@
 //! refused here.
 
 mod attributes;
+mod control;
+mod functions;
 mod operators;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use burn_dispatch::DispatchDevice;
-use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use crate::device;
 use crate::error::LoadError;
-use crate::graph::{Block, Node, Op, Program, ValueId};
+use crate::graph::{Block, Node, Program, ValueId};
 use crate::onnx;
+use crate::onnx::proto::{
+    DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, ValueInfoProto,
+};
 use crate::signature::{Dim, Signature, TensorSpec};
 use crate::tensor::Tensor;
 use crate::value::{Value, is_float};
@@ -34,15 +38,10 @@ pub(crate) fn lower(
     let stored: HashSet<_> = graph
         .initializer
         .iter()
-        .filter_map(|tensor| tensor.name.clone())
+        .map(|tensor| tensor.name.clone())
         .collect();
     // Before IR version 4 every stored tensor had to be an input too.
-    graph.input.retain(|input| {
-        !input
-            .name
-            .as_ref()
-            .is_some_and(|name| stored.contains(name))
-    });
+    graph.input.retain(|input| !stored.contains(&input.name));
     let specs = |infos: &[ValueInfoProto]| infos.iter().map(spec).collect::<Result<Vec<_>, _>>();
     let signature = Signature {
         inputs: specs(&graph.input)?,
@@ -52,12 +51,14 @@ pub(crate) fn lower(
     let opsets = model
         .opset_import
         .iter()
-        .map(|set| (domain(set.domain.as_deref()), set.version.unwrap_or(1)))
+        .map(|set| (domain(&set.domain), set.version.unwrap_or(1)))
         .collect();
     let mut lowering = Lowering {
         program: Program::default(),
         device: device.clone(),
         opsets,
+        functions: functions::by_name(model.functions),
+        calls: 0,
         scopes: Vec::new(),
         later: Vec::new(),
     };
@@ -71,8 +72,8 @@ pub(crate) fn lower(
 }
 
 /// ONNX's own domain has two names.
-fn domain(name: Option<&str>) -> String {
-    match name.unwrap_or_default() {
+fn domain(name: &str) -> String {
+    match name {
         "ai.onnx" => String::new(),
         other => other.to_owned(),
     }
@@ -80,7 +81,7 @@ fn domain(name: Option<&str>) -> String {
 
 /// What a graph declares of an input or output.
 fn spec(info: &ValueInfoProto) -> Result<TensorSpec, LoadError> {
-    let name = info.name.clone().unwrap_or_default();
+    let name = info.name.clone();
     let tensor = info
         .r#type
         .as_ref()
@@ -91,9 +92,11 @@ fn spec(info: &ValueInfoProto) -> Result<TensorSpec, LoadError> {
     };
     let dtype = onnx::dtype(tensor.elem_type, &name)?;
     // Exporters write 0, -1 or "?" where they know nothing.
-    let dim = |dim: &rten_onnx::onnx::Dimension| match (&dim.dim_param, dim.dim_value) {
-        (Some(name), _) if !name.is_empty() && name != "?" => Dim::Named(name.clone()),
-        (_, Some(size)) if size > 0 => Dim::Fixed(size as usize),
+    let dim = |dim: &DimensionProto| match &dim.value {
+        Some(DimensionValue::Name(name)) if !name.is_empty() && name != "?" => {
+            Dim::Named(name.clone())
+        }
+        Some(DimensionValue::Size(size)) if *size > 0 => Dim::Fixed(*size as usize),
         _ => Dim::Any,
     };
     let shape = tensor
@@ -108,6 +111,10 @@ struct Lowering {
     device: DispatchDevice,
     /// Version of each imported domain.
     opsets: HashMap<String, i64>,
+    /// Operators that the model defines.
+    functions: functions::Functions,
+    /// How many of them are being lowered, one inside the other.
+    calls: usize,
     /// Names that can be read, innermost last.
     scopes: Vec<HashMap<String, ValueId>>,
     /// Names that nodes of each open block make, seen yet or not.
@@ -117,11 +124,11 @@ struct Lowering {
 impl Lowering {
     /// Lowers a graph in a scope that holds its inputs, and closes the scope.
     fn block(&mut self, graph: GraphProto) -> Result<Block, LoadError> {
-        for mut stored in graph.initializer {
-            let name = stored.name.clone().unwrap_or_default();
-            let tensor = onnx::tensor(&mut stored, &name)?;
-            let id = self.define(&name)?;
-            let value = self.upload(&name, tensor)?;
+        for stored in graph.initializer {
+            let name = &stored.name;
+            let tensor = onnx::tensor(&stored, name)?;
+            let id = self.define(name)?;
+            let value = self.upload(name, tensor)?;
             self.program.set_constant(id, value);
         }
         self.later.push(
@@ -131,33 +138,39 @@ impl Lowering {
                 .flat_map(|node| node.output.iter().cloned())
                 .collect(),
         );
-        let mut nodes = Vec::with_capacity(graph.node.len());
-        for node in graph.node {
-            nodes.extend(self.node(node)?.map(Arc::new));
-        }
+        let nodes = self.nodes(graph.node)?;
         let outputs = graph
             .output
             .iter()
-            .map(|output| self.resolve("graph outputs", output.name.as_deref().unwrap_or_default()))
+            .map(|output| self.resolve("graph outputs", &output.name))
             .collect::<Result<_, _>>()?;
         self.later.pop();
         self.scopes.pop();
-        Ok(Block { nodes, outputs })
+        Ok(Block {
+            inputs: Vec::new(),
+            nodes,
+            outputs,
+        })
+    }
+
+    fn nodes(&mut self, protos: Vec<NodeProto>) -> Result<Vec<Arc<Node>>, LoadError> {
+        let mut nodes = Vec::with_capacity(protos.len());
+        for proto in protos {
+            match self.function(&proto) {
+                Some(function) => nodes.extend(self.call(&function, proto)?),
+                None => nodes.extend(self.node(proto)?.map(Arc::new)),
+            }
+        }
+        Ok(nodes)
     }
 
     /// Lowers a node; a constant becomes no node.
     fn node(&mut self, mut proto: NodeProto) -> Result<Option<Node>, LoadError> {
-        let operator = proto.op_type.take().unwrap_or_default();
-        let domain = domain(proto.domain.as_deref());
-        let name = match proto.name.take().filter(|name| !name.is_empty()) {
-            Some(name) => name,
-            None => proto
-                .output
-                .iter()
-                .find(|name| !name.is_empty())
-                .cloned()
-                .unwrap_or_default(),
-        };
+        let operator = std::mem::take(&mut proto.op_type);
+        let domain = domain(&proto.domain);
+        let mut names = std::iter::once(&proto.name).chain(&proto.output);
+        let name = names.find(|name| !name.is_empty());
+        let name = name.cloned().unwrap_or_default();
         let mut inputs = proto
             .input
             .iter()
@@ -198,11 +211,9 @@ impl Lowering {
             self.program.set_constant(id, value);
             return Ok(None);
         }
-        let op = if operator == "If" {
-            let then = attributes.graph("then_branch").map_err(wrong)?;
-            let otherwise = attributes.graph("else_branch").map_err(wrong)?;
-            self.branches(then, otherwise, proto.output.len())
-                .map_err(|e| e.at(wrong))?
+        let control = self.control(&operator, &mut attributes, inputs.len(), proto.output.len());
+        let op = if let Some(op) = control.map_err(|e| e.at(wrong))? {
+            op
         } else {
             let mut context = operators::Context {
                 program: &mut self.program,
@@ -239,26 +250,6 @@ impl Lowering {
         }))
     }
 
-    fn branches(
-        &mut self,
-        then: GraphProto,
-        otherwise: GraphProto,
-        outputs: usize,
-    ) -> Result<Op, operators::ParseError> {
-        let mut branch = |graph: GraphProto| -> Result<Block, operators::ParseError> {
-            if graph.output.len() != outputs {
-                let found = graph.output.len();
-                return Err(format!("a branch gives {found} values, the node {outputs}").into());
-            }
-            self.scopes.push(HashMap::new());
-            Ok(self.block(graph)?)
-        };
-        Ok(Op::If {
-            then: branch(then)?,
-            otherwise: branch(otherwise)?,
-        })
-    }
-
     fn resolve(&self, reader: &str, name: &str) -> Result<ValueId, LoadError> {
         if let Some(id) = self.scopes.iter().rev().find_map(|scope| scope.get(name)) {
             return Ok(*id);
@@ -272,9 +263,15 @@ impl Lowering {
 
     fn define(&mut self, name: &str) -> Result<ValueId, LoadError> {
         let id = self.program.add_value(name);
+        self.alias(name, id)?;
+        Ok(id)
+    }
+
+    /// Gives a value one more name.
+    fn alias(&mut self, name: &str, id: ValueId) -> Result<(), LoadError> {
         let scope = self.scopes.last_mut();
         match scope.and_then(|scope| scope.insert(name.to_owned(), id)) {
-            None => Ok(id),
+            None => Ok(()),
             Some(_) => Err(LoadError::Duplicate {
                 name: name.to_owned(),
             }),

@@ -12,7 +12,7 @@ use crate::device::{self, Device};
 use crate::error::{LoadError, RunError};
 use crate::graph::Program;
 use crate::plan::{self, Plan};
-use crate::signature::Signature;
+use crate::signature::{Signature, TensorSpec};
 use crate::tensor::Tensor;
 use crate::{fold, fuse, lower, onnx};
 
@@ -57,28 +57,9 @@ impl Model {
     /// Decodes it, checks every operator and its attributes, moves the weights to the device
     /// and computes what does not depend on inputs.
     pub fn load(onnx: Bytes, options: &Options) -> Result<Self, LoadError> {
-        Self::from_slice(&onnx, options)
-    }
-
-    /// Loads a model from an ONNX file, which is mapped while it is read.
-    pub fn open(path: &Path, options: &Options) -> Result<Self, LoadError> {
-        let unread = |source| LoadError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(unread)?;
-        #[allow(unsafe_code, reason = "mapping a file")]
-        // SAFETY: the mapping lives in this function only. Model files are written once and
-        // never changed in place; a file that is cut short meanwhile would end the process,
-        // as with any mapped file.
-        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unread)?;
-        Self::from_slice(&bytes, options)
-    }
-
-    fn from_slice(bytes: &[u8], options: &Options) -> Result<Self, LoadError> {
         let device = device::open(options.device)?;
         let threads = options.threads.map(pool).transpose()?;
-        let proto = onnx::decode(bytes)?;
+        let proto = onnx::decode(onnx)?;
         let (mut program, signature) = lower::lower(proto, &device)?;
         fold::fold(&mut program, &device);
         fuse::fuse(&mut program);
@@ -95,6 +76,21 @@ impl Model {
             threads,
             weight_bytes,
         })
+    }
+
+    /// Loads a model from an ONNX file, which is mapped while it is read.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, LoadError> {
+        let unread = |source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(unread)?;
+        #[allow(unsafe_code, reason = "mapping a file")]
+        // SAFETY: the mapping lives until the model is loaded. Model files are written once and
+        // never changed in place; a file that is cut short meanwhile would end the process,
+        // as with any mapped file.
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unread)?;
+        Self::load(Bytes::from_owner(bytes), options)
     }
 
     /// What the model takes and gives.
@@ -134,8 +130,7 @@ impl Model {
             let Some((_, tensor)) = found.map(|at| inputs.swap_remove(at)) else {
                 continue;
             };
-            let declared = spec.shape.as_ref().map(Vec::len);
-            ordered.push(with_declared_rank(tensor, declared));
+            ordered.push(as_declared(tensor, spec));
         }
         let key = Key {
             shapes: ordered
@@ -236,12 +231,15 @@ fn pool(threads: usize) -> Result<ThreadPool, LoadError> {
     })
 }
 
-/// A scalar and a single element stand for each other at the edge; inside, ranks matter.
-fn with_declared_rank(tensor: Tensor, declared: Option<usize>) -> Tensor {
+/// A scalar and a single element stand for each other at the edge, and so do codes and what
+/// they mean; inside, ranks and types matter.
+fn as_declared(tensor: Tensor, spec: &TensorSpec) -> Tensor {
+    let declared = spec.shape.as_ref().map(Vec::len);
     let shape = match (declared, tensor.shape()) {
         (Some(0), [1]) => vec![],
         (Some(1), []) => vec![1],
-        _ => return tensor,
+        _ if tensor.dtype() == spec.dtype => return tensor,
+        (_, shape) => shape.to_vec(),
     };
-    Tensor::new(tensor.dtype(), shape, tensor.data().clone()).unwrap_or(tensor)
+    Tensor::new(spec.dtype, shape, tensor.data().clone()).unwrap_or(tensor)
 }

@@ -1,27 +1,34 @@
 //! The wire format: bytes to protobuf messages to host tensors.
 //!
-//! Three steps. The framing is walked first, so that lengths lie inside their message and
-//! nesting is bounded before anything is allocated; then `rten-onnx` decodes; then stored
-//! tensors are checked against their shapes as they are taken out.
+//! Three steps. The framing is walked first, so that lengths lie inside their message, and
+//! nesting and the number of messages are bounded before anything is allocated; then `prost`
+//! decodes; then stored tensors are checked against their shapes as they are taken out.
 
-use rten_onnx::onnx::{DataLocation, DataType, ModelProto, TensorProto};
+pub(crate) mod proto;
+
+use bytes::Bytes;
+use prost::Message as _;
 
 use crate::error::LoadError;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Narrow, Tensor};
+use proto::{ModelProto, TensorProto};
 
 /// Messages inside messages, at most. An `If` inside an `If` is three deeper.
 const MAX_DEPTH: usize = 150;
 
-/// Decodes a model.
-pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, LoadError> {
+/// Messages in a file, at most: each takes some hundred bytes of memory, however few it has in
+/// the file.
+const MAX_MESSAGES: usize = 1 << 22;
+
+/// Decodes a model, whose stored tensors are slices of `bytes`.
+pub(crate) fn decode(bytes: Bytes) -> Result<ModelProto, LoadError> {
     let not_onnx = |reason: String| LoadError::NotOnnx { reason };
     if bytes.is_empty() {
         return Err(not_onnx("the file is empty".into()));
     }
-    check_framing(bytes, 0, Message::Model, 0).map_err(not_onnx)?;
-    let model = ModelProto::parse_buf(bytes).map_err(|error| LoadError::NotOnnx {
-        reason: error.to_string(),
-    })?;
+    let mut messages = MAX_MESSAGES;
+    check_framing(&bytes, 0, Message::Model, 0, &mut messages).map_err(not_onnx)?;
+    let model = ModelProto::decode(bytes).map_err(|error| not_onnx(error.to_string()))?;
     if model.graph.is_none() {
         return Err(LoadError::NoGraph);
     }
@@ -32,10 +39,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, LoadError> {
 #[derive(Clone, Copy)]
 enum Message {
     Model,
+    Function,
     Graph,
     Node,
     Attribute,
     Tensor,
+    SparseTensor,
     ValueInfo,
     Type,
     TensorType,
@@ -49,12 +58,18 @@ fn child(message: Message, field: u64) -> Option<Message> {
     Some(match (message, field) {
         (Message::Model, 7) => Message::Graph,
         (Message::Model, 8 | 14) => Message::Leaf,
+        (Message::Model, 25) => Message::Function,
+        (Message::Function, 7) => Message::Node,
+        (Message::Function, 9) => Message::Leaf,
+        (Message::Function, 11) => Message::Attribute,
         (Message::Graph, 1) => Message::Node,
         (Message::Graph, 5) => Message::Tensor,
         (Message::Graph, 11..=13) => Message::ValueInfo,
         (Message::Node, 5) => Message::Attribute,
         (Message::Attribute, 5) => Message::Tensor,
         (Message::Attribute, 6) => Message::Graph,
+        (Message::Attribute, 22) | (Message::Graph, 15) => Message::SparseTensor,
+        (Message::SparseTensor, 1 | 2) => Message::Tensor,
         (Message::Tensor, 13) => Message::Leaf,
         (Message::ValueInfo, 2) => Message::Type,
         (Message::Type, 1) => Message::TensorType,
@@ -72,7 +87,11 @@ fn check_framing(
     offset: usize,
     message: Message,
     depth: usize,
+    messages: &mut usize,
 ) -> Result<(), String> {
+    *messages = messages
+        .checked_sub(1)
+        .ok_or_else(|| format!("more than {MAX_MESSAGES} messages at byte {offset}"))?;
     if depth > MAX_DEPTH {
         return Err(format!(
             "messages are nested deeper than {MAX_DEPTH} at byte {offset}"
@@ -100,7 +119,7 @@ fn check_framing(
         let inside = at(rest);
         let (field, after) = rest.split_at_checked(length).ok_or_else(cut)?;
         if let (2, Some(inner)) = (tag & 7, child(message, tag >> 3)) {
-            check_framing(field, inside, inner, depth + 1)?;
+            check_framing(field, inside, inner, depth + 1, messages)?;
         }
         rest = after;
     }
@@ -120,38 +139,60 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The element type of a tensor.
-pub(crate) fn dtype(found: Option<DataType>, name: &str) -> Result<DType, LoadError> {
-    Ok(match found.unwrap_or(DataType(0)) {
-        DataType::FLOAT => DType::F32,
-        DataType::UINT8 => DType::U8,
-        DataType::INT8 => DType::I8,
-        DataType::UINT16 => DType::U16,
-        DataType::INT16 => DType::I16,
-        DataType::INT32 => DType::I32,
-        DataType::INT64 => DType::I64,
-        DataType::BOOL => DType::Bool,
-        DataType::FLOAT16 => DType::F16,
-        DataType::DOUBLE => DType::F64,
-        DataType::UINT32 => DType::U32,
-        DataType::UINT64 => DType::U64,
-        DataType::BFLOAT16 => DType::BF16,
-        other => {
+/// The element type of a tensor, by its number.
+pub(crate) fn dtype(number: i32, name: &str) -> Result<DType, LoadError> {
+    Ok(match number {
+        1 => DType::F32,
+        2 => DType::U8,
+        3 => DType::I8,
+        4 => DType::U16,
+        5 => DType::I16,
+        6 => DType::I32,
+        7 => DType::I64,
+        8 => DType::Bytes,
+        9 => DType::Bool,
+        10 => DType::F16,
+        11 => DType::F64,
+        12 => DType::U32,
+        13 => DType::U64,
+        16 => DType::BF16,
+        17 => DType::Narrow(Narrow::F8E4M3Fn),
+        18 => DType::Narrow(Narrow::F8E4M3FnUz),
+        19 => DType::Narrow(Narrow::F8E5M2),
+        20 => DType::Narrow(Narrow::F8E5M2FnUz),
+        21 => DType::Narrow(Narrow::U4),
+        22 => DType::Narrow(Narrow::I4),
+        23 => DType::Narrow(Narrow::F4E2M1),
+        24 => DType::Narrow(Narrow::F8E8M0),
+        25 => DType::Narrow(Narrow::U2),
+        26 => DType::Narrow(Narrow::I2),
+        number => {
             return Err(LoadError::UnsupportedType {
                 name: name.into(),
-                found: other.to_string(),
+                found: type_name(number),
             });
         }
     })
 }
 
-/// A stored tensor, taken out of its message: large ones are moved, not copied.
-pub(crate) fn tensor(proto: &mut TensorProto, name: &str) -> Result<Tensor, LoadError> {
+/// ONNX's name of an element type.
+fn type_name(number: i32) -> String {
+    match number {
+        0 => "undefined".into(),
+        14 => "complex64".into(),
+        15 => "complex128".into(),
+        number => format!("number {number}"),
+    }
+}
+
+/// A stored tensor, checked against its shape. Its bytes are shared with the file where they
+/// stand there as they are.
+pub(crate) fn tensor(proto: &TensorProto, name: &str) -> Result<Tensor, LoadError> {
     let wrong = |reason: String| LoadError::Weights {
         name: name.to_owned(),
         reason,
     };
-    if proto.data_location == Some(DataLocation::EXTERNAL) {
+    if proto.data_location == EXTERNAL {
         let reason = "it lies in a file of its own; save the model with its weights inside";
         return Err(wrong(reason.into()));
     }
@@ -161,38 +202,45 @@ pub(crate) fn tensor(proto: &mut TensorProto, name: &str) -> Result<Tensor, Load
         .iter()
         .map(|&d| usize::try_from(d).map_err(|_| wrong(format!("a dimension is {d}"))))
         .collect::<Result<Vec<_>, _>>()?;
-    let bytes = match proto.raw_data.take() {
-        Some(raw) => raw.into_inner(),
-        None => typed_bytes(proto, dtype),
+    if dtype == DType::Bytes {
+        let made = Tensor::from_blobs(shape, &proto.string_data);
+        return made.map_err(|error| wrong(error.to_string()));
+    }
+    let mut bytes = match &proto.raw_data {
+        Some(raw) => raw.clone(),
+        None => typed_bytes(proto, dtype).into(),
     };
+    if let DType::Narrow(narrow) = dtype
+        && narrow.bits() < 8
+    {
+        let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let count = count.ok_or_else(|| wrong(format!("shape {shape:?} overflows")))?;
+        bytes = narrow.unpack(&bytes, count).into();
+    }
     Tensor::new(dtype, shape, bytes).map_err(|error| wrong(error.to_string()))
 }
 
+/// `TensorProto.DataLocation.EXTERNAL`.
+const EXTERNAL: i32 = 1;
+
 /// The bytes of a tensor that is stored as a list of numbers.
 fn typed_bytes(proto: &TensorProto, dtype: DType) -> Vec<u8> {
+    fn wide<T: Copy, const N: usize>(values: &[T], bytes: fn(T) -> [u8; N]) -> Vec<u8> {
+        values.iter().flat_map(|&value| bytes(value)).collect()
+    }
     let narrow = |width: usize| {
         let low = |v: &i32| v.to_le_bytes().into_iter().take(width);
         proto.int32_data.iter().flat_map(low).collect()
     };
     match dtype {
-        DType::F32 => proto
-            .float_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
-        DType::F64 => proto
-            .double_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
-        DType::I64 | DType::U64 => proto
-            .int64_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
-        DType::Bool | DType::U8 | DType::I8 => narrow(1),
+        DType::F32 => wide(&proto.float_data, f32::to_le_bytes),
+        DType::F64 => wide(&proto.double_data, f64::to_le_bytes),
+        DType::I64 => wide(&proto.int64_data, i64::to_le_bytes),
+        DType::U64 => wide(&proto.uint64_data, u64::to_le_bytes),
+        DType::U32 => wide(&proto.uint64_data, |v| (v as u32).to_le_bytes()),
+        DType::Bool | DType::U8 | DType::I8 | DType::Narrow(_) => narrow(1),
         DType::U16 | DType::I16 | DType::F16 | DType::BF16 => narrow(2),
-        DType::I32 | DType::U32 => narrow(4),
+        DType::I32 => narrow(4),
         DType::Bytes => Vec::new(),
     }
 }
@@ -202,7 +250,7 @@ mod tests {
     use super::*;
 
     fn said(bytes: &[u8]) -> String {
-        decode(bytes).err().unwrap().to_string()
+        decode(bytes.to_vec().into()).err().unwrap().to_string()
     }
 
     #[test]

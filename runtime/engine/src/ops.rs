@@ -10,39 +10,49 @@ mod norm;
 mod pool;
 mod reduce;
 mod rnn;
+mod sequence;
 mod shape;
 
 use burn_dispatch::DispatchDevice;
 
 use crate::error::OpError;
 use crate::graph::Op;
-use crate::value::Value;
+use crate::value::{Item, Value};
 
 pub(crate) use norm::fold_batch_norm;
+pub(crate) use sequence::stacked;
 
 pub(crate) type Result<T> = std::result::Result<T, OpError>;
 
 /// The inputs of a node. Taking one out gives its memory to the operator where it was the
 /// last reader, so that burn can compute in place.
-pub(crate) struct Args(Vec<Option<Value>>);
+pub(crate) struct Args(Vec<Option<Item>>);
 
 impl Args {
-    pub fn new(values: Vec<Option<Value>>) -> Self {
-        Self(values)
+    pub fn new(items: Vec<Option<Item>>) -> Self {
+        Self(items)
     }
 
     pub fn take(&mut self, index: usize) -> Result<Value> {
-        self.optional(index).ok_or(OpError::MissingInput { index })
+        self.item(index)?.tensor()
     }
 
-    pub fn optional(&mut self, index: usize) -> Option<Value> {
-        self.0.get_mut(index).and_then(Option::take)
+    pub fn optional(&mut self, index: usize) -> Result<Option<Value>> {
+        let item = self.0.get_mut(index).and_then(Option::take);
+        item.map(Item::tensor).transpose()
+    }
+
+    /// An input that may be a sequence.
+    pub fn item(&mut self, index: usize) -> Result<Item> {
+        let item = self.0.get_mut(index).and_then(Option::take);
+        item.ok_or(OpError::MissingInput { index })
     }
 
     /// All of them, as a variadic operator wants them.
     pub fn all(&mut self) -> Result<Vec<Value>> {
-        let missing =
-            |(index, value): (usize, Option<Value>)| value.ok_or(OpError::MissingInput { index });
+        let missing = |(index, item): (usize, Option<Item>)| {
+            item.ok_or(OpError::MissingInput { index })?.tensor()
+        };
         self.0.drain(..).enumerate().map(missing).collect()
     }
 
@@ -52,7 +62,7 @@ impl Args {
     }
 
     pub fn optional_ints(&mut self, index: usize) -> Result<Option<Vec<i64>>> {
-        self.optional(index).as_ref().map(ints).transpose()
+        self.optional(index)?.as_ref().map(ints).transpose()
     }
 
     /// Moves what lies on the host to the device of the rest, for an operator that computes
@@ -61,23 +71,17 @@ impl Args {
         if matches!(device, DispatchDevice::Flex(_)) {
             return Ok(());
         }
-        if self
-            .0
-            .iter()
-            .flatten()
-            .all(|value| value.device() != *device)
-        {
+        let there = |item: &Item| matches!(item, Item::Tensor(value) if value.device() == *device);
+        if !self.0.iter().flatten().any(there) {
             return Ok(());
         }
         for slot in &mut self.0 {
-            if let Some(value) = slot.take() {
-                let there = value.device() == *device;
-                *slot = Some(if there {
-                    value
-                } else {
-                    Value::upload(value.download()?, device)?
-                });
-            }
+            *slot = match slot.take() {
+                Some(Item::Tensor(value)) if value.device() != *device => {
+                    Some(Value::upload(value.download()?, device)?.into())
+                }
+                other => other,
+            };
         }
         Ok(())
     }
@@ -94,8 +98,19 @@ fn ints(value: &Value) -> Result<Vec<i64>> {
 }
 
 /// Runs one operator that is not control flow.
-pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Vec<Value>> {
-    let args = &mut args;
+pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Vec<Item>> {
+    match op {
+        Op::Identity => Ok(vec![args.item(0)?]),
+        Op::Sequence(kind) => Ok(vec![sequence::run(*kind, &mut args)?]),
+        _ => {
+            let made = compute(op, &mut args, device)?;
+            Ok(made.into_iter().map(Item::from).collect())
+        }
+    }
+}
+
+/// Runs an operator on tensors.
+fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Value>> {
     args.together(device)?;
     let one = match op {
         Op::Unary(kind) => elementwise::unary(*kind, args.take(0)?)?,
@@ -104,7 +119,7 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
         Op::Compare(kind) => elementwise::compare(*kind, args.take(0)?, args.take(1)?)?,
         Op::Logic(kind) => elementwise::logic(*kind, args.take(0)?, args.take(1)?)?,
         Op::Where => elementwise::choose(args.take(0)?, args.take(1)?, args.take(2)?)?,
-        Op::Clip => elementwise::clip(args.take(0)?, args.optional(1), args.optional(2))?,
+        Op::Clip => elementwise::clip(args.take(0)?, args.optional(1)?, args.optional(2)?)?,
         Op::Cast(dtype) => args.take(0)?.cast(*dtype)?,
         Op::CastLike => {
             let dtype = args.take(1)?.dtype();
@@ -119,16 +134,16 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
             transpose_a,
             transpose_b,
         } => {
-            let (a, b, c) = (args.take(0)?, args.take(1)?, args.optional(2));
+            let (a, b, c) = (args.take(0)?, args.take(1)?, args.optional(2)?);
             matmul::gemm(a, b, c, *alpha, *beta, *transpose_a, *transpose_b)?
         }
-        Op::Conv(conv) => conv::conv(conv, args.take(0)?, args.take(1)?, args.optional(2))?,
+        Op::Conv(conv) => conv::conv(conv, args.take(0)?, args.take(1)?, args.optional(2)?)?,
         Op::ConvTranspose {
             conv,
             output_padding,
             output_shape,
         } => {
-            let (x, weights, bias) = (args.take(0)?, args.take(1)?, args.optional(2));
+            let (x, weights, bias) = (args.take(0)?, args.take(1)?, args.optional(2)?);
             conv::conv_transpose(conv, output_padding, output_shape, x, weights, bias)?
         }
 
@@ -174,7 +189,6 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
             return reduce::top_k(args.take(0)?, &k, *axis, *largest);
         }
 
-        Op::Identity => args.take(0)?,
         Op::Dropout => return shape::dropout(args.take(0)?),
         Op::Shape { start, end } => shape::shape(&args.take(0)?, *start, *end),
         Op::Size => shape::size(&args.take(0)?),
@@ -212,7 +226,7 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
         }
         Op::Pad(mode) => {
             let (pads, axes) = (args.ints(1)?, args.optional_ints(3)?);
-            let value = args.optional(2);
+            let value = args.optional(2)?;
             shape::pad(args.take(0)?, *mode, &pads, axes, value)?
         }
         Op::DepthToSpace {
@@ -252,13 +266,26 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
         }
 
         Op::Recurrent(layer) => return rnn::run(layer, args),
-        Op::If { .. } => {
+        Op::Identity
+        | Op::Sequence(_)
+        | Op::If { .. }
+        | Op::Loop { .. }
+        | Op::Scan { .. }
+        | Op::SequenceMap { .. } => {
             return Err(OpError::Value(
-                "control flow is not run as an operator".into(),
+                "it is not run as an operator on tensors".into(),
             ));
         }
     };
     Ok(vec![one])
+}
+
+/// The tensors of which one is made by joining along a new axis.
+pub(crate) fn rows(x: Value, along: i64) -> Result<Vec<Value>> {
+    let at = axis(along, x.rank())?;
+    let size = x.shape().get(at).copied().unwrap_or(0);
+    let row = |i| shape::squeeze(x.clone().narrow(at, i, i + 1), Some(&[at as i64]));
+    (0..size).map(row).collect()
 }
 
 /// An axis counted from the front.

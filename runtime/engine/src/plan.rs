@@ -7,15 +7,16 @@
 //! cut down to what the outputs need, and each step knows which of its inputs nobody reads
 //! later, so that their memory is reused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use burn_dispatch::DispatchDevice;
 
-use crate::error::{OpError, RunError};
-use crate::exec::{self, Scope};
+use crate::error::RunError;
+use crate::exec::{self, Bodies, Scope};
 use crate::graph::{Block, Node, Op, Program, ValueId};
-use crate::value::Value;
+use crate::ops::Args;
+use crate::value::{Item, Value};
 
 /// Computed values up to this size are kept in a plan.
 const KEPT_BYTES: usize = 64 << 10;
@@ -35,8 +36,8 @@ enum Work {
     Operator,
     /// Another shape for the same elements.
     View(Vec<usize>),
-    /// A branch that only the data decides: what it reads from outside.
-    Branch(Vec<(ValueId, Source)>),
+    /// Control flow that only the data decides: what its bodies read from outside.
+    Control(Vec<(ValueId, Source)>),
 }
 
 #[derive(Debug)]
@@ -55,7 +56,7 @@ pub(crate) struct Plan {
     /// Slots of the model's inputs; `None` where nothing reads one.
     inputs: Vec<Option<usize>>,
     outputs: Vec<Source>,
-    constants: Vec<Value>,
+    constants: Vec<Item>,
 }
 
 impl Plan {
@@ -76,7 +77,7 @@ impl Plan {
             slots: vec![None; self.slots],
         };
         for (slot, value) in self.inputs.iter().zip(inputs) {
-            run.store(*slot, value);
+            run.store(*slot, value.into());
         }
         for step in &self.steps {
             let node = &step.node;
@@ -88,53 +89,55 @@ impl Plan {
             let made = match &step.work {
                 Work::Operator => exec::run_node(node, args, device)?,
                 Work::View(shape) => {
-                    let value = first(node, args)?;
-                    vec![exec::guard(node, || Ok(value.reshape(shape)))?]
+                    let value = exec::guard(node, || Args::new(args).take(0))?;
+                    vec![exec::guard(node, || Ok(value.reshape(shape).into()))?]
                 }
-                Work::Branch(captures) => {
-                    let block = exec::branch(node, &first(node, args)?)?;
+                Work::Control(captures) => {
                     let mut scope = Scope::new();
                     for (id, source) in captures {
                         scope.insert(*id, run.read(node, *source)?);
                     }
-                    exec::run_block(program, block, &mut scope, device)?
+                    let mut bodies = Bodies {
+                        program,
+                        device,
+                        scope,
+                    };
+                    bodies.control(node, args)?
                 }
             };
             for (slot, value) in step.outputs.iter().zip(made) {
                 run.store(*slot, value);
             }
         }
-        let lost = || RunError::Internal {
+        let lost = |message: &str| RunError::Internal {
             node: "graph outputs".into(),
-            message: "an output was not made".into(),
+            message: message.into(),
         };
         self.outputs
             .iter()
-            .map(|source| run.get(*source).ok_or_else(lost))
+            .map(|source| {
+                let item = run
+                    .get(*source)
+                    .ok_or_else(|| lost("an output was not made"))?;
+                item.tensor().map_err(|error| lost(&error.to_string()))
+            })
             .collect()
     }
 }
 
-fn first(node: &Node, args: Vec<Option<Value>>) -> Result<Value, RunError> {
-    let missing = || OpError::MissingInput { index: 0 };
-    exec::guard(node, || {
-        args.into_iter().next().flatten().ok_or_else(missing)
-    })
-}
-
 struct Run<'a> {
     plan: &'a Plan,
-    slots: Vec<Option<Value>>,
+    slots: Vec<Option<Item>>,
 }
 
 impl Run<'_> {
-    fn store(&mut self, slot: Option<usize>, value: Value) {
+    fn store(&mut self, slot: Option<usize>, item: Item) {
         if let Some(place) = slot.and_then(|slot| self.slots.get_mut(slot)) {
-            *place = Some(value);
+            *place = Some(item);
         }
     }
 
-    fn get(&mut self, source: Source) -> Option<Value> {
+    fn get(&mut self, source: Source) -> Option<Item> {
         match source {
             Source::Constant(at) => self.plan.constants.get(at).cloned(),
             Source::Slot { slot, last: true } => self.slots.get_mut(slot).and_then(Option::take),
@@ -142,7 +145,7 @@ impl Run<'_> {
         }
     }
 
-    fn read(&mut self, node: &Node, source: Source) -> Result<Value, RunError> {
+    fn read(&mut self, node: &Node, source: Source) -> Result<Item, RunError> {
         self.get(source).ok_or_else(|| RunError::Internal {
             node: node.name.clone(),
             message: "a value is read before it is made".into(),
@@ -167,14 +170,15 @@ pub(crate) fn trace(
         kept: HashMap::new(),
     };
     for (at, (&id, value)) in program.inputs.iter().zip(inputs).enumerate() {
+        let item = Item::from(value);
         let known = selecting.get(at).copied().unwrap_or(false);
         if known {
-            trace.kept.insert(id, value.clone());
+            trace.kept.insert(id, item.clone());
         }
         trace.seen.insert(
             id,
             Seen {
-                value,
+                item,
                 elements: known,
                 shape: true,
             },
@@ -185,7 +189,13 @@ pub(crate) fn trace(
         .root
         .outputs
         .iter()
-        .map(|&id| trace.read("graph outputs", id).map(|seen| seen.value))
+        .map(|&id| {
+            let item = trace.read("graph outputs", id)?.item;
+            item.tensor().map_err(|error| RunError::Internal {
+                node: "graph outputs".into(),
+                message: error.to_string(),
+            })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     Ok((outputs, trace.plan()))
 }
@@ -193,7 +203,7 @@ pub(crate) fn trace(
 /// A value of the run that is watched.
 #[derive(Clone)]
 struct Seen {
-    value: Value,
+    item: Item,
     /// Its elements follow from the inputs' shapes.
     elements: bool,
     /// Its shape does.
@@ -216,7 +226,7 @@ struct Trace<'a> {
     same_as: HashMap<ValueId, ValueId>,
     steps: Vec<Traced>,
     /// What was computed for good.
-    kept: HashMap<ValueId, Value>,
+    kept: HashMap<ValueId, Item>,
 }
 
 impl Trace<'_> {
@@ -226,7 +236,7 @@ impl Trace<'_> {
         }
         let constant = self.program.constant(id).cloned();
         let constant = constant.map(|value| Seen {
-            value,
+            item: value.into(),
             elements: true,
             shape: true,
         });
@@ -274,8 +284,8 @@ impl Trace<'_> {
             .iter()
             .map(|input| input.map(|id| self.read(&node.name, id)).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        if let Op::If { .. } = node.op {
-            return self.condition(node, inputs);
+        if node.op.is_control() {
+            return self.control(node, inputs);
         }
         if let (Op::Identity, [Some(from)], [Some(to)], [Some(seen)]) = (
             &node.op,
@@ -290,7 +300,7 @@ impl Trace<'_> {
         let all = |test: fn(&Seen) -> bool| inputs.iter().flatten().all(test);
         let elements = match node.op {
             Op::Shape { .. } | Op::Size => all(|seen| seen.shape),
-            _ => all(|seen| seen.elements),
+            _ => all(|seen| seen.elements) && !node.op.draws(),
         };
         let shape = all(|seen| seen.shape)
             && node.op.shaping_inputs().is_some_and(|shaping| {
@@ -300,30 +310,29 @@ impl Trace<'_> {
         let shape = shape || elements;
         let args = inputs
             .into_iter()
-            .map(|seen| seen.map(|seen| seen.value))
+            .map(|seen| seen.map(|seen| seen.item))
             .collect();
         let made = exec::run_node(node, args, self.device)?;
-        let keep = elements && made.iter().map(Value::bytes).sum::<usize>() <= KEPT_BYTES;
+        let keep = elements && made.iter().map(Item::bytes).sum::<usize>() <= KEPT_BYTES;
         if !keep {
             let view = match (&node.op, made.as_slice()) {
-                (Op::Reshape { .. } | Op::Squeeze | Op::Unsqueeze | Op::Flatten { .. }, [one])
-                    if shape =>
-                {
-                    Some(one.shape())
-                }
+                (
+                    Op::Reshape { .. } | Op::Squeeze | Op::Unsqueeze | Op::Flatten { .. },
+                    [Item::Tensor(one)],
+                ) if shape => Some(one.shape()),
                 _ => None,
             };
             self.step(node, view, Vec::new());
         }
-        for (id, value) in node.outputs.iter().zip(made) {
+        for (id, item) in node.outputs.iter().zip(made) {
             let Some(id) = *id else { continue };
             if keep {
-                self.kept.insert(id, value.clone());
+                self.kept.insert(id, item.clone());
             }
             self.seen.insert(
                 id,
                 Seen {
-                    value,
+                    item,
                     elements: keep,
                     shape,
                 },
@@ -350,12 +359,12 @@ impl Trace<'_> {
         });
     }
 
-    fn condition(&mut self, node: &Arc<Node>, inputs: Vec<Option<Seen>>) -> Result<(), RunError> {
-        let missing = || OpError::MissingInput { index: 0 };
-        let condition = inputs.into_iter().next().flatten();
-        let condition = exec::guard(node, || condition.ok_or_else(missing))?;
-        let block = exec::branch(node, &condition.value)?;
-        if condition.elements {
+    fn control(&mut self, node: &Arc<Node>, inputs: Vec<Option<Seen>>) -> Result<(), RunError> {
+        if let (Op::If { .. }, Some(Some(condition))) = (&node.op, inputs.first())
+            && condition.elements
+        {
+            let condition = exec::guard(node, || condition.item.clone().tensor())?;
+            let block = exec::branch(node, &condition)?;
             self.block(block)?;
             for (to, &from) in node.outputs.iter().zip(&block.outputs) {
                 let Some(to) = *to else { continue };
@@ -365,24 +374,31 @@ impl Trace<'_> {
             }
             return Ok(());
         }
-        let captures: Vec<_> = node
-            .reads()
-            .filter(|id| Some(*id) != node.input(0))
-            .collect();
+        let captures = node.op.blocks().into_iter().flat_map(Block::captures);
+        let captures: Vec<_> = captures.collect::<BTreeSet<_>>().into_iter().collect();
         let mut scope = Scope::new();
         for &id in &captures {
             if let Some(seen) = self.seen.get(&id) {
-                scope.insert(id, seen.value.clone());
+                scope.insert(id, seen.item.clone());
             }
         }
-        let made = exec::run_block(self.program, block, &mut scope, self.device)?;
+        let args = inputs
+            .into_iter()
+            .map(|seen| seen.map(|seen| seen.item))
+            .collect();
+        let mut bodies = Bodies {
+            program: self.program,
+            device: self.device,
+            scope,
+        };
+        let made = bodies.control(node, args)?;
         self.step(node, None, captures);
-        for (id, value) in node.outputs.iter().zip(made) {
+        for (id, item) in node.outputs.iter().zip(made) {
             if let Some(id) = *id {
                 self.seen.insert(
                     id,
                     Seen {
-                        value,
+                        item,
                         elements: false,
                         shape: false,
                     },
@@ -442,7 +458,7 @@ impl Trace<'_> {
             .rev()
             .for_each(|source| mark_last(source, &mut later));
         for step in planned.iter_mut().rev() {
-            if let Work::Branch(captures) = &mut step.work {
+            if let Work::Control(captures) = &mut step.work {
                 captures
                     .iter_mut()
                     .rev()
@@ -478,7 +494,7 @@ fn mark_last(source: &mut Source, later: &mut HashSet<usize>) {
 struct Layout<'a, 'b> {
     trace: &'a Trace<'b>,
     slots: HashMap<ValueId, usize>,
-    constants: Vec<Value>,
+    constants: Vec<Item>,
     places: HashMap<ValueId, usize>,
 }
 
@@ -493,14 +509,10 @@ impl Layout<'_, '_> {
         if let Some(&at) = self.places.get(&id) {
             return Source::Constant(at);
         }
-        let constant = self
-            .trace
-            .kept
-            .get(&id)
-            .or_else(|| self.trace.program.constant(id));
-        match constant {
-            Some(value) => {
-                self.constants.push(value.clone());
+        let weight = || self.trace.program.constant(id).cloned().map(Item::from);
+        match self.trace.kept.get(&id).cloned().or_else(weight) {
+            Some(item) => {
+                self.constants.push(item);
                 self.places.insert(id, self.constants.len() - 1);
                 Source::Constant(self.constants.len() - 1)
             }
@@ -519,9 +531,9 @@ impl Layout<'_, '_> {
             .collect();
         let work = match (&step.view, &step.node.op) {
             (Some(shape), _) => Work::View(shape.clone()),
-            (None, Op::If { .. }) => {
+            (None, op) if op.is_control() => {
                 let captures = step.captures.iter().map(|&id| (id, self.source(id)));
-                Work::Branch(captures.collect())
+                Work::Control(captures.collect())
             }
             (None, _) => Work::Operator,
         };

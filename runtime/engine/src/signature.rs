@@ -53,10 +53,11 @@ impl TensorSpec {
 
     /// Whether `tensor` has this dtype and a shape that this one allows.
     ///
-    /// A scalar and `[1]` stand for each other, as some protocols can't say one
+    /// Codes in `u8` stand for elements that are narrower. A scalar and `[1]` stand for each other, as some protocols can't say one
     /// of the two.
     pub fn check(&self, tensor: &Tensor) -> Result<(), SignatureError> {
-        if tensor.dtype() != self.dtype {
+        let codes = matches!(self.dtype, DType::Narrow(_)) && tensor.dtype() == DType::U8;
+        if tensor.dtype() != self.dtype && !codes {
             return Err(SignatureError::DType {
                 name: self.name.clone(),
                 expected: self.dtype,

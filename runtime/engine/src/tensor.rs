@@ -5,6 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use crate::narrow::Narrow;
+
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,15 +38,18 @@ pub enum DType {
     /// IEEE 754 double precision.
     F64,
     /// Variable-length elements: a little-endian u32 length, then so many bytes
-    /// (`BYTES` in the Open Inference Protocol). No model computes on these.
+    /// (`BYTES` in the Open Inference Protocol); ONNX's strings.
     Bytes,
+    /// Narrower than a byte, or than its arithmetic: one byte holds the code of each element.
+    #[serde(untagged)]
+    Narrow(Narrow),
 }
 
 impl DType {
     /// Bytes per element; `None` where elements differ in length.
     pub fn size(self) -> Option<usize> {
         match self {
-            Self::Bool | Self::U8 | Self::I8 => Some(1),
+            Self::Bool | Self::U8 | Self::I8 | Self::Narrow(_) => Some(1),
             Self::U16 | Self::I16 | Self::F16 | Self::BF16 => Some(2),
             Self::U32 | Self::I32 | Self::F32 => Some(4),
             Self::U64 | Self::I64 | Self::F64 => Some(8),
@@ -69,6 +74,7 @@ impl DType {
             Self::F32 => "f32",
             Self::F64 => "f64",
             Self::Bytes => "bytes",
+            Self::Narrow(narrow) => narrow.name(),
         }
     }
 }
@@ -165,17 +171,21 @@ impl Tensor {
 
     /// A one-element `bytes` tensor, shape `[1]`.
     pub fn from_blob(blob: &[u8]) -> Result<Self, TensorError> {
-        let Ok(len) = u32::try_from(blob.len()) else {
-            return Err(TensorError::TooLarge { shape: vec![1] });
-        };
-        let mut data = Vec::with_capacity(blob.len() + 4);
-        data.extend_from_slice(&len.to_le_bytes());
-        data.extend_from_slice(blob);
-        Ok(Self {
-            dtype: DType::Bytes,
-            shape: vec![1],
-            data: data.into(),
-        })
+        Self::from_blobs(vec![1], &[blob])
+    }
+
+    /// A `bytes` tensor of these elements.
+    pub fn from_blobs(shape: Vec<usize>, blobs: &[impl AsRef<[u8]>]) -> Result<Self, TensorError> {
+        let size: usize = blobs.iter().map(|blob| blob.as_ref().len() + 4).sum();
+        let mut data = Vec::with_capacity(size);
+        for blob in blobs {
+            let Ok(len) = u32::try_from(blob.as_ref().len()) else {
+                return Err(TensorError::TooLarge { shape });
+            };
+            data.extend_from_slice(&len.to_le_bytes());
+            data.extend_from_slice(blob.as_ref());
+        }
+        Self::new(DType::Bytes, shape, data)
     }
 
     /// The elements of a `bytes` tensor, in order; nothing for other dtypes.

@@ -4,6 +4,8 @@
 //! they become methods. Shapes are checked by the operators before these are called, since
 //! burn's kernels panic on a misfit.
 
+use std::sync::Arc;
+
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_backend::tensor::IndexingUpdateOp;
 use burn_backend::{
@@ -13,8 +15,9 @@ use burn_backend::{
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use bytes::Bytes;
 
+use crate::device;
 use crate::error::OpError;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Narrow, Tensor, TensorError};
 
 /// The backend that everything runs on: it picks the device's own at run time.
 pub(crate) type B = Dispatch;
@@ -28,6 +31,11 @@ pub(crate) enum Value {
     Float(DispatchTensor),
     Int(DispatchTensor),
     Bool(DispatchTensor),
+    /// Codes of elements narrower than burn has, as u8.
+    Code(Narrow, DispatchTensor),
+    /// Strings and, as i64 on the host, the place of each element's string among them: what
+    /// moves elements moves places.
+    Text(Arc<Vec<Bytes>>, DispatchTensor),
 }
 
 /// Applies the function of each kind and keeps the kind.
@@ -37,6 +45,8 @@ macro_rules! by_kind {
             Value::Float($t) => Value::Float($float),
             Value::Int($t) => Value::Int($int),
             Value::Bool($t) => Value::Bool($bool),
+            Value::Code(narrow, $t) => Value::Code(narrow, $int),
+            Value::Text(strings, $t) => Value::Text(strings, $int),
         }
     };
 }
@@ -44,6 +54,9 @@ macro_rules! by_kind {
 impl Value {
     /// Takes a host tensor onto a device; its bytes are moved where they are not shared.
     pub fn upload(tensor: Tensor, device: &DispatchDevice) -> Result<Self, OpError> {
+        if tensor.dtype() == DType::Bytes {
+            return Ok(Self::from_strings(tensor.blobs(), tensor.shape()));
+        }
         let (dtype, shape, data) = tensor.into_parts();
         check_size(dtype, &shape)?;
         let mut bytes: Vec<u8> = data.into();
@@ -55,6 +68,7 @@ impl Value {
         let data = TensorData::from_bytes_vec(bytes, Shape::from(shape), burn_type(dtype)?);
         Ok(match dtype {
             DType::Bool => Self::Bool(B::bool_from_data(data, device)),
+            DType::Narrow(narrow) => Self::Code(narrow, B::int_from_data(data, device)),
             dtype if is_float(dtype) => Self::Float(B::float_from_data(data, device)),
             _ => Self::Int(B::int_from_data(data, device)),
         })
@@ -62,17 +76,22 @@ impl Value {
 
     /// Brings the tensor to the host.
     pub fn download(self) -> Result<Tensor, OpError> {
+        let refused = |error: TensorError| OpError::Value(error.to_string());
         let dtype = self.dtype();
+        if dtype == DType::Bytes {
+            let shape = self.shape();
+            return Tensor::from_blobs(shape, &self.strings()?).map_err(refused);
+        }
         let data = self.into_data()?;
         let shape = data.shape().to_vec();
         let data = Bytes::from_owner(Owned(data.into_bytes()));
-        Tensor::new(dtype, shape, data).map_err(|error| OpError::Value(error.to_string()))
+        Tensor::new(dtype, shape, data).map_err(refused)
     }
 
     fn into_data(self) -> Result<TensorData, OpError> {
         let data = match self {
             Self::Float(t) => read_sync(B::float_into_data(t)),
-            Self::Int(t) => read_sync(B::int_into_data(t)),
+            Self::Int(t) | Self::Code(_, t) | Self::Text(_, t) => read_sync(B::int_into_data(t)),
             Self::Bool(t) => read_sync(B::bool_into_data(t)),
         };
         let data = data.map_err(|error| OpError::Value(format!("reading a tensor: {error:?}")))?;
@@ -91,6 +110,26 @@ impl Value {
     /// The elements as floats, on the host.
     pub fn to_floats(&self) -> Result<Vec<f64>, OpError> {
         Ok(self.clone().into_data()?.iter::<f64>().collect())
+    }
+
+    /// The elements of a tensor of strings.
+    pub fn strings(self) -> Result<Vec<Bytes>, OpError> {
+        let found = self.dtype();
+        let Self::Text(strings, places) = self else {
+            let expected = "strings".into();
+            return Err(OpError::DType { expected, found });
+        };
+        let places = Self::Int(places).to_ints()?;
+        let string = |&place: &i64| strings.get(usize::try_from(place).ok()?).cloned();
+        let strings = places.iter().map(string).collect::<Option<_>>();
+        strings.ok_or_else(|| OpError::Value("a string is missing".into()))
+    }
+
+    /// A tensor of strings.
+    pub fn from_strings(strings: Vec<Bytes>, shape: &[usize]) -> Self {
+        let places: Vec<_> = (0..strings.len() as i64).collect();
+        let places = TensorData::new(places, Shape::from(shape.to_vec()));
+        Self::Text(Arc::new(strings), B::int_from_data(places, &device::cpu()))
     }
 
     /// A tensor of i64 values.
@@ -117,7 +156,7 @@ impl Value {
         Self::Bool(B::bool_from_data(data, device))
     }
 
-    /// A tensor with `value` everywhere.
+    /// A tensor with `value` everywhere: zeros and empty strings for types without numbers.
     pub fn full(
         dtype: DType,
         shape: &[usize],
@@ -137,6 +176,15 @@ impl Value {
                 device,
                 float_type(dtype)?,
             )),
+            DType::Narrow(narrow) => {
+                let zero = Scalar::Int(0);
+                Self::Code(narrow, B::int_full(shape, zero, device, IntDType::U8))
+            }
+            DType::Bytes => {
+                let (empty, zero) = (Arc::new(vec![Bytes::new()]), Scalar::Int(0));
+                let places = B::int_full(shape, zero, &device::cpu(), IntDType::I64);
+                Self::Text(empty, places)
+            }
             dtype => {
                 let value = Scalar::Int(value as i64);
                 Self::Int(B::int_full(shape, value, device, int_type(dtype)?))
@@ -145,8 +193,10 @@ impl Value {
     }
 
     pub fn tensor(&self) -> &DispatchTensor {
-        let (Self::Float(t) | Self::Int(t) | Self::Bool(t)) = self;
-        t
+        match self {
+            Self::Float(t) | Self::Int(t) | Self::Bool(t) => t,
+            Self::Code(_, t) | Self::Text(_, t) => t,
+        }
     }
 
     pub fn device(&self) -> DispatchDevice {
@@ -170,6 +220,11 @@ impl Value {
     }
 
     pub fn dtype(&self) -> DType {
+        match self {
+            Self::Code(narrow, _) => return DType::Narrow(*narrow),
+            Self::Text(..) => return DType::Bytes,
+            Self::Float(_) | Self::Int(_) | Self::Bool(_) => {}
+        }
         match self.tensor().dtype() {
             BurnType::F64 => DType::F64,
             BurnType::F16 => DType::F16,
@@ -284,6 +339,10 @@ impl Value {
             Self::Float(t) => Self::Float(B::float_slice_assign(t, slices, value.float()?)),
             Self::Int(t) => Self::Int(B::int_slice_assign(t, slices, value.int()?)),
             Self::Bool(t) => Self::Bool(B::bool_slice_assign(t, slices, value.bool()?)),
+            Self::Code(..) | Self::Text(..) => {
+                let (of, to, from) = self.alike(value)?;
+                of.wrap(B::int_slice_assign(to, slices, from))
+            }
         })
     }
 
@@ -299,12 +358,7 @@ impl Value {
                 Self::Float(B::float_select_assign(t, 0, indices, value.float()?, how))
             }
             Self::Int(t) => Self::Int(B::int_select_assign(t, 0, indices, value.int()?, how)),
-            Self::Bool(_) => {
-                return Err(OpError::DType {
-                    expected: "numbers".into(),
-                    found: DType::Bool,
-                });
-            }
+            other => return Err(other.unexpected("numbers")),
         })
     }
 
@@ -318,6 +372,15 @@ impl Value {
             Some(Self::Float(_)) => Self::Float(B::float_cat(parts(Self::float, values)?, axis)),
             Some(Self::Int(_)) => Self::Int(B::int_cat(parts(Self::int, values)?, axis)),
             Some(Self::Bool(_)) => Self::Bool(B::bool_cat(parts(Self::bool, values)?, axis)),
+            Some(Self::Code(..) | Self::Text(..)) => {
+                let mut values = values.into_iter();
+                let first = values.next().ok_or(OpError::MissingInput { index: 0 })?;
+                let join = |all: Self, next| {
+                    let (of, all, next) = all.alike(next)?;
+                    Ok(of.wrap(B::int_cat(vec![all, next], axis)))
+                };
+                return values.try_fold(first, join);
+            }
         })
     }
 
@@ -327,7 +390,37 @@ impl Value {
             Self::Float(t) => Self::Float(B::float_mask_where(t, mask, yes.float()?)),
             Self::Int(t) => Self::Int(B::int_mask_where(t, mask, yes.int()?)),
             Self::Bool(t) => Self::Bool(B::bool_mask_where(t, mask, yes.bool()?)),
+            Self::Code(..) | Self::Text(..) => {
+                let (of, no, yes) = self.alike(yes)?;
+                of.wrap(B::int_mask_where(no, mask, yes))
+            }
         })
+    }
+
+    /// Two tensors of codes or of strings as the integers behind them, and what these mean.
+    fn alike(self, other: Self) -> Result<(Meaning, DispatchTensor, DispatchTensor), OpError> {
+        match (self, other) {
+            (Self::Code(narrow, a), Self::Code(same, b)) if narrow == same => {
+                Ok((Meaning::Code(narrow), a, b))
+            }
+            (Self::Text(mut strings, a), Self::Text(more, b)) => {
+                let offset = Scalar::Int(strings.len() as i64);
+                Arc::make_mut(&mut strings).extend(more.iter().cloned());
+                Ok((Meaning::Text(strings), a, B::int_add_scalar(b, offset)))
+            }
+            (one, other) => Err(OpError::DType {
+                expected: one.dtype().to_string(),
+                found: other.dtype(),
+            }),
+        }
+    }
+
+    /// The error that says that this kind of elements is not what an operator takes.
+    pub fn unexpected(&self, expected: &str) -> OpError {
+        OpError::DType {
+            expected: expected.into(),
+            found: self.dtype(),
+        }
     }
 
     /// Elements converted to `dtype`, as ONNX's Cast does: floats cut toward zero, anything
@@ -335,6 +428,11 @@ impl Value {
     pub fn cast(self, dtype: DType) -> Result<Self, OpError> {
         if self.dtype() == dtype {
             return Ok(self);
+        }
+        if matches!(self, Self::Code(..) | Self::Text(..))
+            || matches!(dtype, DType::Narrow(_) | DType::Bytes)
+        {
+            return Err(self.unexpected(&format!("a type that converts to {dtype}")));
         }
         let device = self.device();
         let out = bool_type(&device);
@@ -357,7 +455,78 @@ impl Value {
                 Self::Float(B::int_into_float(t, float_type(dtype)?))
             }
             (Self::Int(t), dtype) => Self::Int(B::int_cast(t, int_type(dtype)?)),
+            (other @ (Self::Code(..) | Self::Text(..)), _) => {
+                return Err(other.unexpected("numbers"));
+            }
         })
+    }
+}
+
+/// What flows from node to node.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Tensor(Value),
+    Sequence(Arc<Vec<Value>>),
+    /// An optional that holds nothing.
+    Nothing,
+}
+
+impl Item {
+    /// The tensor, or an error that says what came instead.
+    pub fn tensor(self) -> Result<Value, OpError> {
+        let found = match self {
+            Self::Tensor(value) => return Ok(value),
+            Self::Sequence(_) => "a sequence",
+            Self::Nothing => "an optional without an element",
+        };
+        Err(OpError::Value(format!("expected a tensor, found {found}")))
+    }
+
+    /// The sequence's tensors, or an error that says what came instead.
+    pub fn sequence(self) -> Result<Vec<Value>, OpError> {
+        let found = match self {
+            Self::Sequence(values) => return Ok(Arc::unwrap_or_clone(values)),
+            Self::Tensor(_) => "a tensor",
+            Self::Nothing => "an optional without an element",
+        };
+        Err(OpError::Value(format!(
+            "expected a sequence, found {found}"
+        )))
+    }
+
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Tensor(value) => value.bytes(),
+            Self::Sequence(values) => values.iter().map(Value::bytes).sum(),
+            Self::Nothing => 0,
+        }
+    }
+}
+
+impl From<Value> for Item {
+    fn from(value: Value) -> Self {
+        Self::Tensor(value)
+    }
+}
+
+impl From<Vec<Value>> for Item {
+    fn from(values: Vec<Value>) -> Self {
+        Self::Sequence(Arc::new(values))
+    }
+}
+
+/// What integers stand for.
+enum Meaning {
+    Code(Narrow),
+    Text(Arc<Vec<Bytes>>),
+}
+
+impl Meaning {
+    fn wrap(self, integers: DispatchTensor) -> Value {
+        match self {
+            Self::Code(narrow) => Value::Code(narrow, integers),
+            Self::Text(strings) => Value::Text(strings, integers),
+        }
     }
 }
 
@@ -443,6 +612,7 @@ fn burn_type(dtype: DType) -> Result<BurnType, OpError> {
             expected: "numbers".into(),
             found: dtype,
         }),
+        DType::Narrow(_) => Ok(BurnType::U8),
         dtype if is_float(dtype) => float_type(dtype).map(BurnType::from),
         dtype => int_type(dtype).map(BurnType::from),
     }

@@ -9,7 +9,10 @@ use crate::{ErrorCode, GuestError, Parameter, Request};
 macro_rules! dtypes {
     ($($ours:ident = $wit:ident),*) => {
         fn dtype_to_wit(dtype: DType) -> wit::Dtype {
-            match dtype { $(DType::$ours => wit::Dtype::$wit),* }
+            match dtype {
+                $(DType::$ours => wit::Dtype::$wit,)*
+                DType::Narrow(_) => wit::Dtype::U8,
+            }
         }
 
         fn dtype_from_wit(dtype: wit::Dtype) -> DType {

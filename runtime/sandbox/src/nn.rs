@@ -415,7 +415,7 @@ fn type_of(dtype: DType) -> Option<tensor::TensorType> {
         DType::F32 => tensor::TensorType::Fp32,
         DType::F64 => tensor::TensorType::Fp64,
         DType::BF16 => tensor::TensorType::Bf16,
-        DType::U8 | DType::Bool => tensor::TensorType::U8,
+        DType::U8 | DType::Bool | DType::Narrow(_) => tensor::TensorType::U8,
         DType::I32 => tensor::TensorType::I32,
         DType::I64 => tensor::TensorType::I64,
         DType::U16 | DType::U32 | DType::U64 | DType::I8 | DType::I16 | DType::Bytes => {

@@ -37,17 +37,17 @@ pub async fn ready(
     wasm: &Path,
     assets: &Assets,
 ) -> Result<Ready, Failure> {
-    let file = folder.path().join("function.cwasm");
-    let (held, searching, to) = (folder.clone(), app.clone(), file.clone());
+    let (held, searching) = (folder.clone(), app.clone());
     let (wasm_path, files) = (wasm.to_owned(), new.assets.clone());
     let found = blocking(move || {
-        let _held = held;
-        Ok(find(&searching, &wasm_path, &files, to)?)
+        // A name of its own: what is written to a link is written to the blob.
+        let link = held.path().join("twin.cwasm");
+        Ok(find(&searching, &wasm_path, &files, &link)?)
     });
     if let Some(ready) = found.await? {
         return Ok(ready);
     }
-    compile(app, folder, wasm, assets, file).await
+    compile(app, folder, wasm, assets).await
 }
 
 /// The code of a version that has the same component and assets. None where
@@ -56,7 +56,7 @@ fn find(
     app: &App,
     wasm: &Path,
     assets: &BTreeMap<String, PathBuf>,
-    file: PathBuf,
+    link: &Path,
 ) -> std::io::Result<Option<Ready>> {
     let component = Digest::of_file(wasm)?.0;
     let assets = assets.iter();
@@ -78,28 +78,29 @@ fn find(
         .functions
         .values()
         .flat_map(|route| route.versions.values());
-    let mut twins = versions.filter(|version| same(&version.record));
-    Ok(twins.find_map(|twin| {
-        let StoredFile { digest, .. } = twin.record.compiled.as_ref()?;
-        let blob = app.registry.blob(digest).ok()?;
-        // A link of its own, so that deleting the twin takes nothing away.
-        std::fs::hard_link(&blob, &file)
-            .or_else(|_| std::fs::copy(&blob, &file).map(drop))
-            .ok()?;
-        let snapshot = twin.record.snapshot;
-        let linked = app.sandbox.link(&file, snapshot);
-        let Ok(component) = linked else {
-            let _ = std::fs::remove_file(&file);
-            return None;
+    for twin in versions.filter(|version| same(&version.record)) {
+        let Some(StoredFile { digest, .. }) = &twin.record.compiled else {
+            continue;
         };
-        let signature = twin.signature.clone();
-        Some(Ready {
-            file: file.clone(),
-            component,
-            signature,
-            snapshot,
-        })
-    }))
+        let Ok(blob) = app.registry.blob(digest) else {
+            continue;
+        };
+        // A link of the upload's own, so that deleting the twin takes nothing away.
+        std::fs::hard_link(&blob, link).or_else(|_| std::fs::copy(&blob, link).map(drop))?;
+        let snapshot = twin.record.snapshot;
+        match app.sandbox.link(link, snapshot) {
+            Ok(component) => {
+                return Ok(Some(Ready {
+                    file: link.to_owned(),
+                    component,
+                    signature: twin.signature.clone(),
+                    snapshot,
+                }));
+            }
+            Err(_of_another_build) => std::fs::remove_file(link)?,
+        }
+    }
+    Ok(None)
 }
 
 async fn compile(
@@ -107,7 +108,6 @@ async fn compile(
     folder: &Folder,
     wasm: &Path,
     assets: &Assets,
-    file: PathBuf,
 ) -> Result<Ready, Failure> {
     let wasm = tokio::fs::read(wasm).await?;
     let compiled = app.sandbox.compile(&wasm, assets).await;
@@ -121,7 +121,7 @@ async fn compile(
     drop(wasm);
     let (held, sandbox) = (folder.clone(), app.sandbox.clone());
     blocking(move || {
-        let _held = held;
+        let file = held.path().join("function.cwasm");
         std::fs::write(&file, &compiled.code)?;
         let linked = sandbox.link(&file, compiled.snapshot);
         let component =

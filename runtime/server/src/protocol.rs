@@ -6,8 +6,10 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use firebox_registry::{Label, VersionNumber};
 
+use crate::gateway::Call;
 use crate::problem::Failure;
 use crate::routing::Selector;
+use crate::server::App;
 
 pub mod arrays;
 pub mod body;
@@ -15,8 +17,19 @@ pub mod control;
 pub mod invoke;
 pub mod v2;
 
+/// Begins the call that a request makes, before its body is read.
+fn open(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Result<Call, Failure> {
+    let selector = selector(path?, headers)?;
+    app.gateway.open(function, &selector, timeout(headers)?)
+}
+
 /// The version that a request asks for: what its path says, else its headers.
-pub fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
+fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
     if path != Selector::Split {
         return Ok(path);
     }
@@ -47,7 +60,7 @@ pub fn label(text: &str) -> Result<Selector, Failure> {
 }
 
 /// The caller's own bound on the time, in `X-Firebox-Timeout-Ms`.
-pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(text) = header(headers, "x-firebox-timeout-ms")? else {
         return Ok(None);
     };

@@ -1,6 +1,8 @@
 //! Typed reading of a node's attributes.
 
-use rten_onnx::onnx::{AttributeProto, AttributeType, GraphProto, TensorProto};
+use bytes::Bytes;
+
+use crate::onnx::proto::{AttributeProto, AttributeType, GraphProto, TensorProto};
 
 /// The attributes of a node; each getter says what is wrong as a sentence.
 pub(super) struct Attributes<'a> {
@@ -13,9 +15,7 @@ impl<'a> Attributes<'a> {
     }
 
     fn find(&mut self, name: &str) -> Option<&mut AttributeProto> {
-        self.all
-            .iter_mut()
-            .find(|attribute| attribute.name.as_deref() == Some(name))
+        self.all.iter_mut().find(|attribute| attribute.name == name)
     }
 
     pub fn has(&mut self, name: &str) -> bool {
@@ -31,21 +31,21 @@ impl<'a> Attributes<'a> {
         let Some(attribute) = self.find(name) else {
             return Ok(None);
         };
-        match attribute.r#type {
+        match AttributeType::try_from(attribute.r#type) {
             // Writers before IR version 2 left the type out.
-            Some(found) if found != expected && found != AttributeType::UNDEFINED => Err(format!(
+            Ok(AttributeType::Undefined) => Ok(Some(attribute)),
+            Ok(found) if found == expected => Ok(Some(attribute)),
+            found => Err(format!(
                 "attribute `{name}` is of type {}, expected {}",
-                type_name(found),
+                found.map_or_else(|_| format!("number {}", attribute.r#type), type_name),
                 type_name(expected)
             )),
-            _ => Ok(Some(attribute)),
         }
     }
 
     pub fn int(&mut self, name: &str) -> Result<Option<i64>, String> {
-        // A zero may be left out on the wire.
-        let found = self.typed(name, AttributeType::INT)?;
-        Ok(found.map(|attribute| attribute.i.unwrap_or(0)))
+        let found = self.typed(name, AttributeType::Int)?;
+        Ok(found.map(|attribute| attribute.i))
     }
 
     pub fn int_or(&mut self, name: &str, default: i64) -> Result<i64, String> {
@@ -57,33 +57,37 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn float_or(&mut self, name: &str, default: f32) -> Result<f32, String> {
-        let found = self.typed(name, AttributeType::FLOAT)?;
-        Ok(found.map_or(default, |attribute| attribute.f.unwrap_or(0.0)))
+        let found = self.typed(name, AttributeType::Float)?;
+        Ok(found.map_or(default, |attribute| attribute.f))
     }
 
     pub fn float(&mut self, name: &str) -> Result<Option<f32>, String> {
-        let found = self.typed(name, AttributeType::FLOAT)?;
-        Ok(found.map(|attribute| attribute.f.unwrap_or(0.0)))
+        let found = self.typed(name, AttributeType::Float)?;
+        Ok(found.map(|attribute| attribute.f))
     }
 
     pub fn text(&mut self, name: &str) -> Result<Option<String>, String> {
-        let found = self.typed(name, AttributeType::STRING)?;
-        Ok(found.map(|attribute| attribute.s.clone().unwrap_or_default()))
+        let found = self.typed(name, AttributeType::String)?;
+        found.map(|attribute| utf8(name, &attribute.s)).transpose()
     }
 
     pub fn ints(&mut self, name: &str) -> Result<Option<Vec<i64>>, String> {
-        let found = self.typed(name, AttributeType::INTS)?;
+        let found = self.typed(name, AttributeType::Ints)?;
         Ok(found.map(|attribute| attribute.ints.clone()))
     }
 
     pub fn floats(&mut self, name: &str) -> Result<Option<Vec<f32>>, String> {
-        let found = self.typed(name, AttributeType::FLOATS)?;
+        let found = self.typed(name, AttributeType::Floats)?;
         Ok(found.map(|attribute| attribute.floats.clone()))
     }
 
     pub fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, String> {
-        let found = self.typed(name, AttributeType::STRINGS)?;
-        Ok(found.map(|attribute| attribute.strings.clone()))
+        let found = self.typed(name, AttributeType::Strings)?;
+        let Some(attribute) = found else {
+            return Ok(None);
+        };
+        let texts = attribute.strings.iter().map(|text| utf8(name, text));
+        texts.collect::<Result<_, _>>().map(Some)
     }
 
     /// Sizes, strides and the like: a list of numbers from zero on.
@@ -104,15 +108,15 @@ impl<'a> Attributes<'a> {
         Ok(sizes)
     }
 
-    pub fn tensor(&mut self, name: &str) -> Result<Option<&mut TensorProto>, String> {
+    pub fn tensor(&mut self, name: &str) -> Result<Option<&TensorProto>, String> {
         Ok(self
-            .typed(name, AttributeType::TENSOR)?
-            .and_then(|attribute| attribute.t.as_mut()))
+            .typed(name, AttributeType::Tensor)?
+            .and_then(|attribute| attribute.t.as_ref()))
     }
 
     /// A graph, taken out.
     pub fn graph(&mut self, name: &str) -> Result<GraphProto, String> {
-        let found = self.typed(name, AttributeType::GRAPH)?;
+        let found = self.typed(name, AttributeType::Graph)?;
         found
             .and_then(|attribute| attribute.g.take())
             .ok_or_else(|| format!("attribute `{name}` is missing"))
@@ -120,16 +124,11 @@ impl<'a> Attributes<'a> {
 }
 
 fn type_name(found: AttributeType) -> String {
-    let name = match found {
-        AttributeType::FLOAT => "float",
-        AttributeType::INT => "int",
-        AttributeType::STRING => "string",
-        AttributeType::TENSOR => "tensor",
-        AttributeType::GRAPH => "graph",
-        AttributeType::FLOATS => "floats",
-        AttributeType::INTS => "ints",
-        AttributeType::STRINGS => "strings",
-        AttributeType(number) => return format!("number {number}"),
-    };
-    name.into()
+    format!("{found:?}").to_lowercase()
+}
+
+fn utf8(name: &str, text: &Bytes) -> Result<String, String> {
+    let text = std::str::from_utf8(text);
+    text.map(str::to_owned)
+        .map_err(|_| format!("attribute `{name}` is not UTF-8 text"))
 }

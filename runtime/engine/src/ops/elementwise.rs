@@ -478,7 +478,6 @@ pub(super) fn clip(x: Value, min: Option<Value>, max: Option<Value>) -> Result<V
     if x.len() == 0 {
         return Ok(x);
     }
-    let dtype = x.dtype();
     match x {
         Value::Float(t) => Ok(Value::Float(match (min, max) {
             (Some(min), Some(max)) if min <= max => B::float_clamp(t, min.into(), max.into()),
@@ -503,9 +502,6 @@ pub(super) fn clip(x: Value, min: Option<Value>, max: Option<Value>) -> Result<V
             }
             Ok(Value::Int(t))
         }
-        Value::Bool(_) => Err(OpError::DType {
-            expected: "numbers".into(),
-            found: dtype,
-        }),
+        other => Err(other.unexpected("numbers")),
     }
 }

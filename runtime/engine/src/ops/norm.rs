@@ -115,7 +115,7 @@ pub(super) fn instance(args: &mut Args, epsilon: f32) -> Result<Value> {
 
 /// Over all axes from `from` on.
 pub(super) fn layer(args: &mut Args, from: i64, epsilon: f32) -> Result<Value> {
-    let (x, scale, bias) = (args.take(0)?, args.take(1)?, args.optional(2));
+    let (x, scale, bias) = (args.take(0)?, args.take(1)?, args.optional(2)?);
     let shape = x.shape();
     let from = axis(from, shape.len())?;
     let (outer, inner) = shape.split_at(from);

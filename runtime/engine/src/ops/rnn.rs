@@ -41,15 +41,15 @@ pub(super) fn run(layer: &Recurrent, args: &mut Args) -> Result<Vec<Value>> {
     let x = args.take(0)?;
     expect_rank(&x)?;
     let x = steps_first(x);
-    let (weights, recurrence, bias) = (args.take(1)?, args.take(2)?, args.optional(3));
+    let (weights, recurrence, bias) = (args.take(1)?, args.take(2)?, args.optional(3)?);
     let lengths = args.optional_ints(4)?;
     let mut state = |index| -> Result<Option<Value>> {
-        let found = args.optional(index);
+        let found = args.optional(index)?;
         found.iter().try_for_each(expect_rank)?;
         Ok(found.map(steps_first))
     };
     let (hidden, cell) = (state(5)?, state(6)?);
-    let peepholes = args.optional(7);
+    let peepholes = args.optional(7)?;
     let shape = x.shape();
     let [steps, batch, inputs] = shape.as_slice() else {
         return Err(OpError::Shape(format!("expected rank 3, found {shape:?}")));

@@ -127,7 +127,8 @@ fn read(json: &str, dtype: DType) -> Result<Elements, ArrayError> {
             });
             Some(())
         }),
-        DType::U8 => number!(u8, whole),
+        // Codes, where the elements are narrower.
+        DType::U8 | DType::Narrow(_) => number!(u8, whole),
         DType::U16 => number!(u16, whole),
         DType::U32 => number!(u32, whole),
         DType::U64 => number!(u64, whole),
@@ -197,7 +198,7 @@ fn finite_or_named<T: Copy>(token: &str, value: T, finite: fn(T) -> bool) -> Opt
 fn expected(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "true or false",
-        DType::U8 => "integers from 0 to 255",
+        DType::U8 | DType::Narrow(_) => "integers from 0 to 255",
         DType::U16 => "integers from 0 to 65535",
         DType::U32 => "integers from 0 to 4294967295",
         DType::U64 => "integers of 64 bits without sign",
@@ -390,7 +391,7 @@ fn write(out: &mut Vec<u8>, shape: &[usize], tensor: &Tensor) -> Result<(), NotT
         DType::Bool => rows!(u8, |out: &mut Vec<u8>, v| {
             out.extend_from_slice(if v == 0 { b"false" } else { b"true" });
         }),
-        DType::U8 => rows!(u8, json),
+        DType::U8 | DType::Narrow(_) => rows!(u8, json),
         DType::U16 => rows!(u16, json),
         DType::U32 => rows!(u32, json),
         DType::U64 => rows!(u64, json),
@@ -460,7 +461,7 @@ fn float(out: &mut Vec<u8>, value: impl serde::Serialize, wide: f64) {
 pub fn datatype(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "BOOL",
-        DType::U8 => "UINT8",
+        DType::U8 | DType::Narrow(_) => "UINT8",
         DType::U16 => "UINT16",
         DType::U32 => "UINT32",
         DType::U64 => "UINT64",

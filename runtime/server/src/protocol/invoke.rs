@@ -13,7 +13,7 @@ use firebox_engine::{Signature, SignatureError, Tensor};
 use firebox_sandbox::Parameter;
 use serde_json::value::RawValue;
 
-use super::{arrays, body, header, label, pin, selector, timeout, utf8};
+use super::{arrays, body, header, label, open, pin, utf8};
 use crate::gateway::{Answer, Call, Question};
 use crate::problem::Failure;
 use crate::routing::Selector;
@@ -71,11 +71,7 @@ async fn invoke(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let open = || {
-        app.gateway
-            .open(function, &selector(path?, headers)?, timeout(headers)?)
-    };
-    let call = match open() {
+    let call = match open(app, function, path, headers) {
         Ok(call) => call,
         Err(failure) => return failure.into_problem(),
     };

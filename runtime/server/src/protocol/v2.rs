@@ -19,7 +19,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{arrays, body, pin, selector, timeout, utf8};
+use super::{arrays, body, open, pin, utf8};
 use crate::gateway::{Answer, Call, Question};
 use crate::problem::Failure;
 use crate::routing::{Selector, Version};
@@ -148,11 +148,7 @@ async fn run(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let open = || {
-        app.gateway
-            .open(function, &selector(path?, headers)?, timeout(headers)?)
-    };
-    let call = match open() {
+    let call = match open(app, function, path, headers) {
         Ok(call) => call,
         Err(failure) => return failure.into_v2(),
     };
