@@ -49,7 +49,7 @@ pub(crate) fn guard<T>(
 }
 
 /// The operator as messages name it: the variant's name.
-fn operator_name(op: &Op) -> String {
+pub(crate) fn operator_name(op: &Op) -> String {
     let text = match op {
         Op::Unary(kind) => format!("{kind:?}"),
         Op::Binary(kind) => format!("{kind:?}"),
@@ -57,6 +57,8 @@ fn operator_name(op: &Op) -> String {
         Op::Compare(kind) => format!("{kind:?}"),
         Op::Logic(kind) => format!("{kind:?}"),
         Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
+        Op::Packed { .. } => "Linear".into(),
+        Op::Filter { .. } => "Conv".into(),
         Op::Recurrent(layer) => format!("{:?}", layer.cell),
         Op::Sequence(kind) => format!("Sequence{kind:?}"),
         Op::If { .. } => "If".into(),

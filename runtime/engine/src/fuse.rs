@@ -9,15 +9,26 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::fold::prune;
-use crate::graph::{Binary, Block, Node, Op, Program, Reduce, Unary, ValueId};
+use crate::graph::{Binary, Block, Conv, Node, Op, Program, Reduce, Unary, ValueId};
+use crate::kernels::Activation;
 use crate::ops;
+
+/// Looks at all nodes, at most.
+const MAX_ROUNDS: usize = 4;
 
 /// Joins what can be joined, in all blocks.
 pub(crate) fn fuse(program: &mut Program) {
-    let root = std::mem::take(&mut program.root);
-    let mut reads = BTreeMap::new();
-    count_reads(&root, &mut reads);
-    program.root = fuse_block(program, &reads, root);
+    // A join leaves fewer readers, and so room for the next one.
+    for _ in 0..MAX_ROUNDS {
+        let root = std::mem::take(&mut program.root);
+        let before = root.nodes.len();
+        let mut reads = BTreeMap::new();
+        count_reads(&root, &mut reads);
+        program.root = fuse_block(program, &reads, root);
+        if program.root.nodes.len() == before {
+            break;
+        }
+    }
     prune(program);
 }
 
@@ -86,6 +97,18 @@ impl View<'_> {
         match node.op {
             Op::BatchNorm { epsilon } => self.conv_and_norm(node, epsilon),
             Op::Binary(Binary::Mul | Binary::Div) => self.activation(node),
+            Op::Unary(kind) => self.activated(node, Activation::of(kind)?),
+            Op::Clip => {
+                let bound = |at, open| match node.input(at) {
+                    None => Some(open),
+                    Some(id) => self.program.scalar(id),
+                };
+                let low = bound(1, f64::from(f32::MIN))? as f32;
+                let high = bound(2, f64::from(f32::MAX))? as f32;
+                (low <= high)
+                    .then(|| self.activated(node, Activation::Clamp { low, high }))
+                    .flatten()
+            }
             Op::Binary(Binary::Add) => self
                 .conv_and_bias(node)
                 .or_else(|| self.layer_norm(node))
@@ -338,14 +361,37 @@ impl View<'_> {
         let fits = rank(weights) == Some(2) && rank(bias) == Some(1) && rank(x).is_none();
         let inputs = vec![Some(x), Some(weights), Some(bias)];
         fits.then(|| Node {
-            op: Op::Linear,
+            op: Op::Linear {
+                activation: Activation::None,
+            },
             inputs,
             ..node.clone()
         })
     }
 
+    /// An activation of what a product or a convolution gives.
+    fn activated(&self, node: &Node, activation: Activation) -> Option<Node> {
+        let maker = self.own(node.input(0)?)?;
+        let op = match &maker.op {
+            Op::Conv(conv) if conv.activation == Activation::None => Op::Conv(Conv {
+                activation,
+                ..conv.clone()
+            }),
+            Op::Linear {
+                activation: Activation::None,
+            } => Op::Linear { activation },
+            _ => return None,
+        };
+        Some(Node {
+            op,
+            inputs: maker.inputs.clone(),
+            ..node.clone()
+        })
+    }
+
     fn own_conv(&self, id: ValueId) -> Option<(Arc<Node>, ValueId)> {
-        let conv = self.own(id).filter(|node| matches!(node.op, Op::Conv(_)))?;
+        let plain = |node: &&Arc<Node>| matches!(&node.op, Op::Conv(conv) if conv.activation == Activation::None);
+        let conv = self.own(id).filter(plain)?;
         let weights = conv.input(1)?;
         self.program.constant(weights)?;
         Some((conv.clone(), weights))

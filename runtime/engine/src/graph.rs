@@ -5,9 +5,10 @@
 //! Attributes are parsed and checked when a node is made; what older operator sets gave as
 //! attributes and newer ones give as inputs (`axes`, `pads`, `k`…) is always an input here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::kernels::{Activation, Filters, Lstm, Packed};
 use crate::signature::TensorSpec;
 use crate::tensor::DType;
 use crate::value::Value;
@@ -51,6 +52,14 @@ impl Program {
         self.constants.get(id).and_then(Option::as_ref)
     }
 
+    /// Bytes of all constants, those inside operators included; shared ones count once.
+    pub fn weight_bytes(&self) -> usize {
+        let mut laid_out = BTreeMap::new();
+        self.root.laid_out(&mut laid_out);
+        let constants = self.constants.iter().flatten();
+        laid_out.values().sum::<usize>() + constants.map(Value::bytes).sum::<usize>()
+    }
+
     /// The value of a constant with one element.
     pub fn scalar(&self, id: ValueId) -> Option<f64> {
         let value = self.constant(id)?;
@@ -71,6 +80,24 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Where all weights that are laid out lie, inside control flow too, and their bytes.
+    fn laid_out(&self, found: &mut BTreeMap<usize, usize>) {
+        for node in &self.nodes {
+            match &node.op {
+                Op::Packed { weights, .. } => {
+                    found.insert(Arc::as_ptr(weights).addr(), weights.bytes());
+                }
+                Op::Lstm { weights, .. } => {
+                    found.insert(Arc::as_ptr(weights).addr(), weights.bytes());
+                }
+                Op::Filter { filters, .. } => {
+                    found.insert(Arc::as_ptr(filters).addr(), filters.bytes());
+                }
+                op => op.blocks().iter().for_each(|block| block.laid_out(found)),
+            }
+        }
+    }
+
     /// The values that this block reads but does not make.
     pub fn captures(&self) -> BTreeSet<ValueId> {
         let mut made: BTreeSet<ValueId> = self.inputs.iter().copied().collect();
@@ -126,8 +153,17 @@ pub(crate) enum Op {
 
     // Products
     MatMul,
-    /// x · weights (rank 2) + bias: what `MatMul` and `Add` become.
-    Linear,
+    /// Inputs: x, weights (rank 2), bias?: what `MatMul`, `Add` and an activation become.
+    Linear {
+        activation: Activation,
+    },
+    /// Inputs: x, bias?. The same with weights that lie as the CPU's kernels want them;
+    /// `matrix`: x must have rank 2.
+    Packed {
+        weights: Arc<Packed>,
+        activation: Activation,
+        matrix: bool,
+    },
     Gemm {
         alpha: f32,
         beta: f32,
@@ -135,6 +171,13 @@ pub(crate) enum Op {
         transpose_b: bool,
     },
     Conv(Conv),
+    /// Inputs: x, bias?. A convolution with weights of this shape that the CPU's kernels lay
+    /// out.
+    Filter {
+        conv: Conv,
+        filters: Arc<Filters>,
+        shape: Vec<usize>,
+    },
     ConvTranspose {
         conv: Conv,
         output_padding: Vec<usize>,
@@ -276,6 +319,11 @@ pub(crate) enum Op {
 
     // Over time
     Recurrent(Recurrent),
+    /// Inputs: x, hidden?, cell?. A layer with weights that the CPU's kernels lay out.
+    Lstm {
+        weights: Arc<Lstm>,
+        batch_major: bool,
+    },
 
     // Sequences and optionals
     Sequence(Sequence),
@@ -517,6 +565,8 @@ pub(crate) struct Conv {
     pub groups: usize,
     /// Checked against the weights where it is given.
     pub kernel: Vec<usize>,
+    /// What the result goes through.
+    pub activation: Activation,
 }
 
 /// A pooling window.

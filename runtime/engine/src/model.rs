@@ -11,10 +11,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::device::{self, Device};
 use crate::error::{LoadError, RunError};
 use crate::graph::Program;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, StepTime};
 use crate::signature::{Signature, TensorSpec};
 use crate::tensor::Tensor;
-use crate::{fold, fuse, lower, onnx};
+use crate::{fold, fuse, layout, lower, onnx};
 
 /// Plans that are kept; the one unused for longest goes first.
 const PLANS: usize = 32;
@@ -63,9 +63,11 @@ impl Model {
         let (mut program, signature) = lower::lower(proto, &device)?;
         fold::fold(&mut program, &device);
         fuse::fuse(&mut program);
+        if matches!(device, DispatchDevice::Flex(_)) {
+            layout::lay_out(&mut program);
+        }
         let selecting = fold::selecting_inputs(&program, &signature);
-        let weights = program.constants.iter().flatten();
-        let weight_bytes = weights.map(|value| value.bytes()).sum();
+        let weight_bytes = program.weight_bytes();
         let plans = Mutex::default();
         Ok(Self {
             program,
@@ -113,16 +115,36 @@ impl Model {
     /// [`RunError::Input`] where the inputs do not fit the signature, else which node failed
     /// and why.
     pub fn run(&self, inputs: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, RunError> {
+        self.watched(inputs, None)
+    }
+
+    /// Runs the model as [`run`](Self::run) does, and says how long each step took. The run
+    /// that makes the plan has no times.
+    pub fn profile(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+    ) -> Result<(Vec<(String, Tensor)>, Vec<StepTime>), RunError> {
+        let mut times = Vec::new();
+        let outputs = self.watched(inputs, Some(&mut times))?;
+        Ok((outputs, times))
+    }
+
+    fn watched(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+        times: Option<&mut Vec<StepTime>>,
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
         self.signature.check_inputs(&inputs)?;
         match &self.threads {
-            Some(pool) => pool.install(|| self.compute(inputs)),
-            None => self.compute(inputs),
+            Some(pool) => pool.install(|| self.compute(inputs, times)),
+            None => self.compute(inputs, times),
         }
     }
 
     fn compute(
         &self,
         mut inputs: Vec<(String, Tensor)>,
+        times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<(String, Tensor)>, RunError> {
         let mut ordered = Vec::with_capacity(inputs.len());
         for spec in &self.signature.inputs {
@@ -159,7 +181,7 @@ impl Model {
             .collect::<Result<Vec<_>, _>>()?;
 
         let outputs = match self.planned(&key) {
-            Some(plan) => plan.run(&self.program, values, &self.device)?,
+            Some(plan) => plan.run(&self.program, values, &self.device, times)?,
             None => {
                 let (outputs, plan) =
                     plan::trace(&self.program, values, &self.selecting, &self.device)?;

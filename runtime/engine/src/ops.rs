@@ -127,7 +127,18 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         }
 
         Op::MatMul => matmul::matmul(args.take(0)?, args.take(1)?)?,
-        Op::Linear => matmul::linear(args.take(0)?, args.take(1)?, args.take(2)?)?,
+        Op::Linear { activation } => {
+            let (x, weights, bias) = (args.take(0)?, args.take(1)?, args.optional(2)?);
+            matmul::linear(x, weights, bias, *activation)?
+        }
+        Op::Packed {
+            weights,
+            activation,
+            matrix,
+        } => {
+            let (x, bias) = (args.take(0)?, args.optional(1)?);
+            matmul::packed(x, weights, bias, *activation, *matrix)?
+        }
         Op::Gemm {
             alpha,
             beta,
@@ -138,6 +149,11 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             matmul::gemm(a, b, c, *alpha, *beta, *transpose_a, *transpose_b)?
         }
         Op::Conv(conv) => conv::conv(conv, args.take(0)?, args.take(1)?, args.optional(2)?)?,
+        Op::Filter {
+            conv,
+            filters,
+            shape,
+        } => conv::filter(conv, args.take(0)?, filters, shape, args.optional(1)?)?,
         Op::ConvTranspose {
             conv,
             output_padding,
@@ -266,6 +282,10 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         }
 
         Op::Recurrent(layer) => return rnn::run(layer, args),
+        Op::Lstm {
+            weights,
+            batch_major,
+        } => return rnn::lstm(weights, *batch_major, args),
         Op::Identity
         | Op::Sequence(_)
         | Op::If { .. }

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use burn_dispatch::DispatchDevice;
 
@@ -48,6 +49,26 @@ struct Step {
     outputs: Vec<Option<usize>>,
 }
 
+/// How long a step of a run took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepTime {
+    /// The node, or the last one of those that were joined.
+    pub node: String,
+    /// Its operator, after joins.
+    pub operator: String,
+    /// The shapes that it made.
+    pub made: Vec<Vec<usize>>,
+    /// The time on the clock.
+    pub time: Duration,
+}
+
+fn made_shape(item: &Item) -> Option<Vec<usize>> {
+    match item {
+        Item::Tensor(value) => Some(value.shape()),
+        Item::Sequence(_) | Item::Nothing => None,
+    }
+}
+
 /// Steps for inputs of certain shapes.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -65,12 +86,13 @@ impl Plan {
         self.steps.len()
     }
 
-    /// Runs the steps on inputs in the model's order.
+    /// Runs the steps on inputs in the model's order; `times`, where given, gets that of each.
     pub fn run(
         &self,
         program: &Program,
         inputs: Vec<Value>,
         device: &DispatchDevice,
+        mut times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Value>, RunError> {
         let mut run = Run {
             plan: self,
@@ -81,6 +103,7 @@ impl Plan {
         }
         for step in &self.steps {
             let node = &step.node;
+            let started = times.is_some().then(Instant::now);
             let args = step
                 .inputs
                 .iter()
@@ -105,6 +128,17 @@ impl Plan {
                     bodies.control(node, args)?
                 }
             };
+            if let (Some(times), Some(started)) = (&mut times, started) {
+                times.push(StepTime {
+                    node: node.name.clone(),
+                    operator: match step.work {
+                        Work::View(_) => "View".into(),
+                        _ => exec::operator_name(&node.op),
+                    },
+                    made: made.iter().filter_map(made_shape).collect(),
+                    time: started.elapsed(),
+                });
+            }
             for (slot, value) in step.outputs.iter().zip(made) {
                 run.store(*slot, value);
             }

@@ -2,10 +2,12 @@
 
 use burn_backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 
-use super::Result;
 use super::shape::pad_constant;
+use super::{Result, count, elementwise};
 use crate::error::OpError;
 use crate::graph::{Conv, Padding};
+use crate::kernels::{self, F32, Filters, Geometry};
+use crate::tensor::DType;
 use crate::value::{B, Value, check_size, range};
 
 /// A list of one number per axis; empty stands for ones.
@@ -100,72 +102,169 @@ fn array<const N: usize, T: Copy>(values: &[T]) -> Result<[T; N]> {
 
 /// Input `[n, c, …]`, weights `[m, c / groups, …]`, bias `[m]`.
 pub(super) fn conv(conv: &Conv, x: Value, weights: Value, bias: Option<Value>) -> Result<Value> {
-    let (x_shape, w_shape) = (x.shape(), weights.shape());
-    let misfit = || {
-        let groups = conv.groups;
-        OpError::Shape(format!(
-            "weights {w_shape:?} don't fit input {x_shape:?}, {groups} groups"
-        ))
+    let sizes = Sizes::new(conv, &x, &weights.shape(), weights.dtype(), bias.as_ref())?;
+    if sizes.nothing {
+        return Value::full(x.dtype(), &sizes.output, 0.0, &x.device());
+    }
+    let (x, weights) = match F32::both(x, weights) {
+        Ok((x, weights)) if sizes.kernel.len() <= 2 => {
+            let filters = Filters::new(weights.contiguous().slice().to_vec());
+            return sizes.run(conv, x, &filters, bias);
+        }
+        Ok((x, weights)) => (x.into_value(), weights.into_value()),
+        Err(both) => both,
     };
-    let ([batch, channels, sizes @ ..], [made, per_group, kernel @ ..]) =
-        (x_shape.as_slice(), w_shape.as_slice())
-    else {
-        return Err(misfit());
-    };
-    let fits = sizes.len() == kernel.len()
-        && !kernel.contains(&0)
-        && per_group.checked_mul(conv.groups) == Some(*channels)
-        && made % conv.groups == 0
-        && (conv.kernel.is_empty() || conv.kernel == kernel);
-    if !fits || x.dtype() != weights.dtype() {
-        return Err(misfit());
-    }
-    if let Some(bias) = &bias
-        && (bias.shape() != [*made] || bias.dtype() != x.dtype())
-    {
-        return Err(OpError::Shape(format!(
-            "bias {:?} for {made} channels",
-            bias.shape()
-        )));
-    }
-    let axes = sizes.len();
-    let strides = per_axis(&conv.strides, axes, "strides")?;
-    let dilations = per_axis(&conv.dilations, axes, "dilations")?;
-    let pads = pads(&conv.padding, sizes, kernel, &strides, &dilations)?;
-    let padded: Vec<_> = [*batch, *channels]
-        .into_iter()
-        .chain(
-            sizes
-                .iter()
-                .zip(&pads)
-                .map(|(&s, &(a, b))| s.saturating_add(a).saturating_add(b)),
-        )
-        .collect();
-    check_size(x.dtype(), &padded)?;
-    let mut shape = vec![*batch, *made];
-    shape.extend(output_sizes(sizes, kernel, &strides, &dilations, &pads)?);
-    check_size(x.dtype(), &shape)?;
-    if shape.contains(&0) || padded.contains(&0) {
-        return Value::full(x.dtype(), &shape, 0.0, &x.device());
-    }
     let (x, weights) = (x.float()?, weights.float()?);
     let bias = bias.map(Value::float).transpose()?;
     let groups = conv.groups;
-    Ok(Value::Float(match axes {
+    let Sizes {
+        strides,
+        pads,
+        dilations,
+        ..
+    } = &sizes;
+    let done = Value::Float(match sizes.kernel.len() {
         1 => {
-            let options = options::<1>(&strides, &pads, &dilations, groups)?;
+            let options = options::<1>(strides, pads, dilations, groups)?;
             B::conv1d(x, weights, bias, options)
         }
         2 => {
-            let options = options::<2>(&strides, &pads, &dilations, groups)?;
+            let options = options::<2>(strides, pads, dilations, groups)?;
             B::conv2d(x, weights, bias, options)
         }
         3 => {
-            let options = options::<3>(&strides, &pads, &dilations, groups)?;
+            let options = options::<3>(strides, pads, dilations, groups)?;
             B::conv3d(x, weights, bias, options)
         }
-        _ => return Err(OpError::Shape(format!("{axes} axes, expected 1 to 3"))),
-    }))
+        axes => return Err(OpError::Shape(format!("{axes} axes, expected 1 to 3"))),
+    });
+    elementwise::activate(conv.activation, done)
+}
+
+/// The same over one or two axes, with f32 weights of this shape that are laid out for it.
+pub(super) fn filter(
+    conv: &Conv,
+    x: Value,
+    filters: &Filters,
+    shape: &[usize],
+    bias: Option<Value>,
+) -> Result<Value> {
+    let sizes = Sizes::new(conv, &x, shape, DType::F32, bias.as_ref())?;
+    if sizes.nothing {
+        return Value::full(DType::F32, &sizes.output, 0.0, &x.device());
+    }
+    let x = F32::new(x).map_err(|x| x.unexpected("f32"))?;
+    sizes.run(conv, x, filters, bias)
+}
+
+/// All sizes of a convolution, which fit each other.
+struct Sizes {
+    input: Vec<usize>,
+    kernel: Vec<usize>,
+    strides: Vec<usize>,
+    dilations: Vec<usize>,
+    pads: Vec<(usize, usize)>,
+    output: Vec<usize>,
+    /// Nothing is made, or of nothing but padding.
+    nothing: bool,
+}
+
+impl Sizes {
+    fn new(
+        conv: &Conv,
+        x: &Value,
+        weights: &[usize],
+        dtype: DType,
+        bias: Option<&Value>,
+    ) -> Result<Self> {
+        let input = x.shape();
+        let misfit = || {
+            let groups = conv.groups;
+            OpError::Shape(format!(
+                "weights {weights:?} don't fit input {input:?}, {groups} groups"
+            ))
+        };
+        let ([batch, channels, sizes @ ..], [made, per_group, kernel @ ..]) =
+            (input.as_slice(), weights)
+        else {
+            return Err(misfit());
+        };
+        let fits = sizes.len() == kernel.len()
+            && !kernel.contains(&0)
+            && per_group.checked_mul(conv.groups) == Some(*channels)
+            && made % conv.groups == 0
+            && (conv.kernel.is_empty() || conv.kernel == kernel);
+        if !fits || x.dtype() != dtype {
+            return Err(misfit());
+        }
+        if let Some(bias) = bias
+            && (bias.shape() != [*made] || bias.dtype() != dtype)
+        {
+            return Err(OpError::Shape(format!(
+                "bias {:?} for {made} channels",
+                bias.shape()
+            )));
+        }
+        let axes = sizes.len();
+        let strides = per_axis(&conv.strides, axes, "strides")?;
+        let dilations = per_axis(&conv.dilations, axes, "dilations")?;
+        let pads = pads(&conv.padding, sizes, kernel, &strides, &dilations)?;
+        let padded = sizes
+            .iter()
+            .zip(&pads)
+            .map(|(&s, &(a, b))| s.saturating_add(a).saturating_add(b));
+        let padded: Vec<_> = [*batch, *channels].into_iter().chain(padded).collect();
+        check_size(dtype, &padded)?;
+        let mut output = vec![*batch, *made];
+        output.extend(output_sizes(sizes, kernel, &strides, &dilations, &pads)?);
+        check_size(dtype, &output)?;
+        Ok(Self {
+            nothing: output.contains(&0) || padded.contains(&0),
+            kernel: kernel.to_vec(),
+            input,
+            strides,
+            dilations,
+            pads,
+            output,
+        })
+    }
+
+    /// On the CPU.
+    fn run(self, conv: &Conv, x: F32, filters: &Filters, bias: Option<Value>) -> Result<Value> {
+        let misfit = || OpError::Shape(format!("{} axes, expected 1 or 2", self.kernel.len()));
+        let plane = |sizes: &[usize], one: usize| match sizes {
+            &[width] => Ok([one, width]),
+            &[height, width] => Ok([height, width]),
+            _ => Err(misfit()),
+        };
+        let begin: Vec<_> = self.pads.iter().map(|&(begin, _)| begin).collect();
+        let ([batch, channels, image @ ..], [_, made, output @ ..]) =
+            (self.input.as_slice(), self.output.as_slice())
+        else {
+            return Err(misfit());
+        };
+        let geometry = Geometry {
+            batch: *batch,
+            channels: *channels,
+            made: *made,
+            groups: conv.groups,
+            image: plane(image, 1)?,
+            kernel: plane(&self.kernel, 1)?,
+            strides: plane(&self.strides, 1)?,
+            dilations: plane(&self.dilations, 1)?,
+            begin: plane(&begin, 0)?,
+            output: plane(output, 1)?,
+        };
+        let bias = bias.map(F32::new).transpose();
+        let bias = bias.map_err(|bias| bias.unexpected("f32"))?;
+        let bias = bias.map(F32::contiguous);
+        let bias = bias.as_ref().map(F32::slice);
+        let x = x.contiguous();
+        let mut done = vec![0.0; count(&self.output)];
+        let (image, activation) = (x.slice(), conv.activation);
+        kernels::conv(&geometry, image, filters, bias, activation, &mut done).ok_or_else(misfit)?;
+        Ok(F32::from_vec(done, &self.output).into_value())
+    }
 }
 
 fn options<const N: usize>(

@@ -7,7 +7,7 @@ use burn_dispatch::{DispatchDevice, DispatchTensor};
 use super::{Result, broadcast, broadcast_to, count, with_rank};
 use crate::error::OpError;
 use crate::graph::{Binary, Compare, Logic, Unary, Variadic};
-use crate::kernels;
+use crate::kernels::{self, Activation};
 use crate::tensor::DType;
 use crate::value::{B, Value, bool_type, check_size};
 
@@ -19,11 +19,12 @@ pub(super) fn unary(kind: Unary, x: Value) -> Result<Value> {
     if x.len() == 0 {
         return empty_unary(kind, x);
     }
+    let x = match kernels::unary(kind, x) {
+        Ok(done) => return Ok(done),
+        Err(x) => x,
+    };
     match x {
-        Value::Float(t) => match kernels::unary(kind, t) {
-            Ok(done) => Ok(Value::Float(done)),
-            Err(t) => float_unary(kind, t),
-        },
+        Value::Float(t) => float_unary(kind, t),
         Value::Int(t) => int_unary(kind, t),
         Value::Bool(t) if kind == Unary::Not => Ok(Value::Bool(B::bool_not(t))),
         other => Err(OpError::DType {
@@ -31,6 +32,28 @@ pub(super) fn unary(kind: Unary, x: Value) -> Result<Value> {
             found: other.dtype(),
         }),
     }
+}
+
+/// The function of each element that joins of nodes leave to do.
+pub(super) fn activate(activation: Activation, x: Value) -> Result<Value> {
+    let kind = match activation {
+        Activation::None => return Ok(x),
+        Activation::Clamp { low, high } => {
+            let bound = |value: f32| Value::full(x.dtype(), &[], f64::from(value), &x.device());
+            let (low, high) = (bound(low)?, bound(high)?);
+            return clip(x, Some(low), Some(high));
+        }
+        Activation::Relu => Unary::Relu,
+        Activation::LeakyRelu { alpha } => Unary::LeakyRelu { alpha },
+        Activation::HardSigmoid { alpha, beta } => Unary::HardSigmoid { alpha, beta },
+        Activation::HardSwish => Unary::HardSwish,
+        Activation::Sigmoid => Unary::Sigmoid,
+        Activation::Silu => Unary::Silu,
+        Activation::Tanh => Unary::Tanh,
+        Activation::Erf => Unary::Erf,
+        Activation::Gelu { tanh } => Unary::Gelu { tanh },
+    };
+    unary(kind, x)
 }
 
 fn empty_unary(kind: Unary, x: Value) -> Result<Value> {

@@ -6,6 +6,7 @@ use burn_backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use super::{Args, Result, axis, broadcast_to, count, elementwise, reduce};
 use crate::error::OpError;
 use crate::graph::{Binary, Reduce};
+use crate::kernels::{self, F32};
 use crate::value::{B, Value};
 
 /// A vector with one number per channel, shaped for a tensor `[n, c, …]`.
@@ -134,7 +135,19 @@ pub(super) fn layer(args: &mut Args, from: i64, epsilon: f32) -> Result<Value> {
     if x.len() == 0 {
         return Ok(x);
     }
-    let rows = x.reshape(&[count(outer), size]).float()?;
+    let rows = match F32::new(x) {
+        Ok(x) => {
+            let own = |row| F32::new(Value::Float(row)).map(F32::contiguous);
+            let bias = bias.map(own).transpose();
+            let (Ok(scale), Ok(bias)) = (own(scale), bias) else {
+                return Err(OpError::Value("a scale or bias lies elsewhere".into()));
+            };
+            let bias = bias.as_ref().map(F32::slice);
+            let done = x.changed(|rows| kernels::layer_norm(rows, scale.slice(), bias, epsilon));
+            return Ok(done.into_value());
+        }
+        Err(x) => x.reshape(&[count(outer), size]).float()?,
+    };
     let done = B::layer_norm(rows, scale, bias, f64::from(epsilon));
     Ok(Value::Float(done).reshape(&shape))
 }
@@ -158,6 +171,15 @@ pub(super) fn softmax(x: Value, along: i64, flat: bool, log: bool) -> Result<Val
             (x.reshape(&[count(outer), count(inner)]), 1)
         }
         false => (x, at),
+    };
+    let x = match F32::new(x) {
+        Ok(x) if !log && at + 1 == x.shape().len() => {
+            let size = x.shape().last().copied().unwrap_or(1);
+            let done = x.changed(|rows| kernels::softmax(rows, size));
+            return Ok(done.into_value().reshape(&shape));
+        }
+        Ok(x) => x.into_value(),
+        Err(x) => x,
     };
     let t = x.float()?;
     let done = if log {

@@ -6,6 +6,7 @@ use burn_backend::{IntDType, Scalar};
 use super::{Result, axes, axis, count, elementwise};
 use crate::error::OpError;
 use crate::graph::{Binary, Reduce};
+use crate::kernels::{self, F32};
 use crate::tensor::DType;
 use crate::value::{B, Value};
 
@@ -45,7 +46,23 @@ pub(super) fn reduce(kind: Reduce, x: Value, over: &[i64], keep_dims: bool) -> R
         let kept = x.len() / size;
         x.permute(&order).reshape(&[kept, size, 1])
     };
-    Ok(middle(kind, x)?.reshape(&result))
+    let done = match F32::new(x) {
+        Ok(x) if kernels::reduces(kind) => {
+            let shape = x.shape();
+            let &[outer, size, inner] = shape.as_slice() else {
+                return Err(OpError::Shape(format!("expected rank 3, found {shape:?}")));
+            };
+            let x = x.contiguous();
+            let done = match inner {
+                1 => kernels::reduce(kind, x.slice(), size),
+                _ => kernels::reduce_columns(kind, x.slice(), size, inner),
+            };
+            F32::from_vec(done, &[outer, 1, inner]).into_value()
+        }
+        Ok(x) => middle(kind, x.into_value())?,
+        Err(x) => middle(kind, x)?,
+    };
+    Ok(done.reshape(&result))
 }
 
 /// Sizes before, within and after the axes, where these are neighbours; else zeros.

@@ -8,7 +8,9 @@ use super::matmul::{linear, matmul};
 use super::{Args, Result};
 use crate::error::OpError;
 use crate::graph::{Binary, Cell, Direction, Recurrent, Unary};
-use crate::value::Value;
+use crate::kernels::{Activation, F32, Lstm};
+use crate::tensor::DType;
+use crate::value::{Value, check_size};
 
 /// The inputs, steps first: x `[steps, batch, inputs]`, states `[directions, batch, hidden]`.
 struct Layer<'a> {
@@ -95,6 +97,61 @@ pub(super) fn run(layer: &Recurrent, args: &mut Args) -> Result<Vec<Value>> {
         made.push(steps_first(Value::concat(cells, 0)?));
     }
     Ok(made)
+}
+
+/// An LSTM layer with weights that were laid out for it, on the CPU.
+pub(super) fn lstm(weights: &Lstm, batch_major: bool, args: &mut Args) -> Result<Vec<Value>> {
+    let [inputs, hidden, directions] = weights.sizes();
+    let own = |value: Value| -> Result<F32> {
+        let value = if batch_major && value.rank() == 3 {
+            value.permute(&[1, 0, 2])
+        } else {
+            value
+        };
+        let value = F32::new(value).map_err(|value| value.unexpected("f32"))?;
+        Ok(value.contiguous())
+    };
+    let x = own(args.take(0)?)?;
+    let shape = x.shape();
+    let &[steps, batch, found] = shape.as_slice() else {
+        return Err(OpError::Shape(format!("expected rank 3, found {shape:?}")));
+    };
+    if found != inputs || x.slice().is_empty() {
+        return Err(OpError::Shape(format!(
+            "x {shape:?} for weights of {inputs} inputs"
+        )));
+    }
+    let state = [directions, batch, hidden];
+    let mut first = |index| -> Result<Option<F32>> {
+        let given = args.optional(index)?.map(own).transpose()?;
+        match given {
+            Some(given) if given.shape() != state => Err(OpError::Shape(format!(
+                "first state {:?}, expected {state:?}",
+                given.shape()
+            ))),
+            given => Ok(given),
+        }
+    };
+    let (h, c) = (first(1)?, first(2)?);
+    let (h, c) = (h.as_ref().map(F32::slice), c.as_ref().map(F32::slice));
+    check_size(DType::F32, &[steps, batch, directions.max(4), hidden])?;
+    let ran = weights
+        .run(x.slice(), [steps, batch], h, c)
+        .ok_or_else(|| OpError::Shape(format!("x {shape:?} doesn't fit its weights")))?;
+    let y = F32::from_vec(ran.outputs, &[steps, directions, batch, hidden]).into_value();
+    let (h, c) = (
+        F32::from_vec(ran.hidden, &state),
+        F32::from_vec(ran.cells, &state),
+    );
+    let (h, c) = (h.into_value(), c.into_value());
+    Ok(match batch_major {
+        true => vec![
+            y.permute(&[2, 0, 1, 3]),
+            h.permute(&[1, 0, 2]),
+            c.permute(&[1, 0, 2]),
+        ],
+        false => vec![y, h, c],
+    })
 }
 
 /// What one direction gives: `[steps, 1, batch, hidden]` and the last states.
@@ -214,7 +271,7 @@ impl Layer<'_> {
             }
         };
         let inputs = match input_bias {
-            Some(bias) => linear(self.x.clone(), input_weights, bias)?,
+            Some(bias) => linear(self.x.clone(), input_weights, Some(bias), Activation::None)?,
             None => matmul(self.x.clone(), input_weights)?,
         };
         let each = self.layer.activations.len()

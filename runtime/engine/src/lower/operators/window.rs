@@ -2,6 +2,7 @@
 
 use super::{Context, ParseError};
 use crate::graph::*;
+use crate::kernels::Activation;
 use crate::lower::attributes::Attributes;
 
 fn padding(a: &mut Attributes) -> Result<Padding, ParseError> {
@@ -31,6 +32,7 @@ fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
         padding: padding(a)?,
         groups: groups.ok_or("attribute `group` is below 1")?,
         kernel: a.positive_sizes("kernel_shape")?,
+        activation: Activation::None,
     })
 }
 

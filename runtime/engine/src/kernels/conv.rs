@@ -1,0 +1,316 @@
+//! Convolutions over one or two axes as products: weights times the windows of the image.
+
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::activation::Activation;
+use super::depthwise;
+use super::gemm::{Bias, Blocks, Left, Matrix, Packed, Right, gemm};
+
+/// Sizes of a convolution over two axes; one over one axis has a height of 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub batch: usize,
+    /// Input channels of all groups.
+    pub channels: usize,
+    /// Output channels of all groups.
+    pub made: usize,
+    pub groups: usize,
+    /// Height and width, here and below.
+    pub image: [usize; 2],
+    pub kernel: [usize; 2],
+    pub strides: [usize; 2],
+    pub dilations: [usize; 2],
+    /// What is added before the first row and column.
+    pub begin: [usize; 2],
+    pub output: [usize; 2],
+}
+
+impl Geometry {
+    fn image_len(&self) -> usize {
+        self.image[0] * self.image[1]
+    }
+
+    fn output_len(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    fn kernel_len(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Whether each output is made of the input at its own place only.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1]
+            && self.strides == [1, 1]
+            && self.begin == [0, 0]
+            && self.output == self.image
+    }
+}
+
+impl Geometry {
+    /// A convolution down the columns as one along a single axis, in which a row further is a
+    /// width further: its windows are long runs of elements.
+    fn flattened(&self) -> Option<Self> {
+        let width = self.image[1];
+        let down = self.kernel[1] == 1
+            && self.strides == [1, 1]
+            && self.begin[1] == 0
+            && self.output[1] == width
+            && self.kernel[0] > 1;
+        down.then(|| Self {
+            image: [1, self.image_len()],
+            kernel: [1, self.kernel[0]],
+            dilations: [1, self.dilations[0] * width],
+            begin: [0, self.begin[0] * width],
+            output: [1, self.output_len()],
+            ..*self
+        })
+    }
+}
+
+/// The windows of some channels: a matrix `[channels · kernel, output]`, made as it is read.
+pub(crate) struct Patches<'a> {
+    image: &'a [f32],
+    channels: usize,
+    geometry: &'a Geometry,
+}
+
+impl Patches<'_> {
+    pub(super) fn shape(&self) -> [usize; 2] {
+        let geometry = self.geometry;
+        [self.channels * geometry.kernel_len(), geometry.output_len()]
+    }
+
+    /// Copies columns from `first` on into a panel, with zeros beyond the last column and
+    /// outside the image.
+    pub(super) fn fill(&self, first: usize, width: usize, panel: &mut [f32]) {
+        let g = self.geometry;
+        let [_, out_width] = g.output;
+        let [height, image_width] = g.image;
+        let columns = width.min(g.output_len() - first);
+        let (first_y, first_x) = (first / out_width, first % out_width);
+        let kernel = (0..self.channels)
+            .flat_map(|c| (0..g.kernel[0]).map(move |y| (c, y)))
+            .flat_map(|(c, y)| (0..g.kernel[1]).map(move |x| (c, y, x)));
+        for (to, (channel, kernel_y, kernel_x)) in panel.chunks_exact_mut(width).zip(kernel) {
+            let plane = channel * g.image_len();
+            let Some(plane) = self.image.get(plane..plane + g.image_len()) else {
+                continue;
+            };
+            let (mut y, mut x) = (first_y, first_x);
+            let (mut to, rest) = to.split_at_mut(columns);
+            rest.fill(0.0);
+            // One run of the output's row after the other.
+            while !to.is_empty() {
+                let run = (out_width - x).min(to.len());
+                let (part, after) = to.split_at_mut(run);
+                let row = (y * g.strides[0] + kernel_y * g.dilations[0])
+                    .checked_sub(g.begin[0])
+                    .filter(|&row| row < height);
+                match row {
+                    None => part.fill(0.0),
+                    Some(row) => {
+                        let row = plane.get(row * image_width..(row + 1) * image_width);
+                        let offset = kernel_x * g.dilations[1];
+                        copy_row(
+                            row.unwrap_or_default(),
+                            part,
+                            x,
+                            g.strides[1],
+                            offset,
+                            g.begin[1],
+                        );
+                    }
+                }
+                to = after;
+                (y, x) = (y + 1, 0);
+            }
+        }
+    }
+}
+
+/// Elements `(x + i) · stride + offset − begin` of a row, zeros outside it.
+fn copy_row(row: &[f32], to: &mut [f32], x: usize, stride: usize, offset: usize, begin: usize) {
+    // The first and the one past the last element that lie inside.
+    let inside = |at: usize| at.saturating_sub(x);
+    let low = inside(begin.saturating_sub(offset).div_ceil(stride)).min(to.len());
+    let high = inside((row.len() + begin).saturating_sub(offset).div_ceil(stride)).min(to.len());
+    let (head, rest) = to.split_at_mut(low);
+    let (middle, tail) = rest.split_at_mut(high.saturating_sub(low));
+    head.fill(0.0);
+    tail.fill(0.0);
+    let from = ((x + low) * stride + offset).saturating_sub(begin);
+    let from = row.get(from..).unwrap_or_default();
+    if stride == 1 {
+        let from = from.get(..middle.len()).unwrap_or_default();
+        middle
+            .iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to = *from);
+    } else {
+        let from = from.iter().step_by(stride);
+        middle
+            .iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to = *from);
+    }
+}
+
+/// The weights of a convolution, `[made, channels / groups, kernel]`, and what they are laid
+/// out as when they are first used so.
+pub(crate) struct Filters {
+    weights: Vec<f32>,
+    /// Rows of each group for products with windows as columns.
+    blocks: OnceLock<Option<Vec<Blocks>>>,
+    /// Columns of each group for products with windows as rows.
+    panels: OnceLock<Option<Vec<Packed>>>,
+}
+
+impl Filters {
+    pub fn new(weights: Vec<f32>) -> Self {
+        Self {
+            weights,
+            blocks: OnceLock::new(),
+            panels: OnceLock::new(),
+        }
+    }
+
+    /// Bytes of the weights as they came.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.weights.as_slice())
+    }
+
+    fn groups(&self, groups: usize, size: [usize; 2]) -> impl Iterator<Item = Option<Matrix<'_>>> {
+        let [made, depth] = size;
+        let parts = self.weights.chunks_exact((made * depth).max(1));
+        parts
+            .take(groups)
+            .map(move |part| Matrix::new(part, size, [depth, 1]))
+    }
+
+    fn blocks(&self, groups: usize, size: [usize; 2]) -> Option<&[Blocks]> {
+        let make = || {
+            let each = self.groups(groups, size);
+            each.map(|part| Some(Blocks::new(&part?))).collect()
+        };
+        self.blocks.get_or_init(make).as_deref()
+    }
+
+    fn panels(&self, groups: usize, size: [usize; 2]) -> Option<&[Packed]> {
+        let make = || {
+            let each = self.groups(groups, size);
+            each.map(|part| Some(Packed::new(&part?.transposed())))
+                .collect()
+        };
+        self.panels.get_or_init(make).as_deref()
+    }
+}
+
+impl std::fmt::Debug for Filters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Filters[{}]", self.weights.len())
+    }
+}
+
+/// Windows up to which they are the rows of a product, and not its columns, of which a tile
+/// would be mostly empty.
+const FEW: usize = 8;
+
+/// Image `[batch, channels, height, width]`, contiguous, gives `[batch, made, output]`. The
+/// sizes fit each other and the filters.
+pub(crate) fn conv(
+    g: &Geometry,
+    image: &[f32],
+    filters: &Filters,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) -> Option<()> {
+    if g.groups == g.channels && g.groups == g.made && g.groups > 1 {
+        depthwise::conv(g, image, &filters.weights, bias, activation, output);
+        return Some(());
+    }
+    let flat = g.flattened();
+    let g = flat.as_ref().unwrap_or(g);
+    let (channels, made) = (g.channels / g.groups, g.made / g.groups);
+    let depth = channels * g.kernel_len();
+    let image_len = channels * g.image_len();
+    let output_len = made * g.output_len();
+    let few = g.output_len() <= FEW && made > FEW;
+    let (blocks, panels) = if few {
+        (None, Some(filters.panels(g.groups, [made, depth])?))
+    } else {
+        (Some(filters.blocks(g.groups, [made, depth])?), None)
+    };
+    let one = |at: usize, output: &mut [f32]| {
+        let group = at % g.groups;
+        let image = image.get(at * image_len..(at + 1) * image_len)?;
+        let bias = match bias {
+            None => None,
+            Some(bias) => Some(bias.get(group * made..(group + 1) * made)?),
+        };
+        if let Some(panels) = panels {
+            let bias = bias.map_or(Bias::None, Bias::Columns);
+            let patches = Patches {
+                image,
+                channels,
+                geometry: g,
+            };
+            return windows_as_rows(&patches, panels.get(group)?, bias, activation, output);
+        }
+        let bias = bias.map_or(Bias::None, Bias::Rows);
+        let left = Left::Blocks(blocks?.get(group)?);
+        if g.is_pointwise() {
+            let shape = [channels, g.image_len()];
+            let right = Matrix::new(image, shape, [g.image_len(), 1])?;
+            return gemm(left, Right::Matrix(right), bias, activation, output);
+        }
+        let patches = Patches {
+            image,
+            channels,
+            geometry: g,
+        };
+        gemm(left, Right::Patches(&patches), bias, activation, output)
+    };
+    let parts = g.batch * g.groups;
+    if parts >= rayon::current_num_threads() && parts > 1 {
+        let each = output.par_chunks_exact_mut(output_len).enumerate();
+        return each.map(|(at, output)| one(at, output)).collect();
+    }
+    let each = output.chunks_exact_mut(output_len).enumerate();
+    each.map(|(at, output)| one(at, output)).collect()
+}
+
+/// A product of few windows, turned round at the end.
+fn windows_as_rows(
+    patches: &Patches,
+    panels: &Packed,
+    bias: Bias,
+    activation: Activation,
+    output: &mut [f32],
+) -> Option<()> {
+    let [depth, windows] = patches.shape();
+    let mut columns = vec![0.0; depth * windows];
+    patches.fill(0, windows, &mut columns);
+    let left = Matrix::new(&columns, [windows, depth], [1, windows])?;
+    if windows == 1 {
+        return gemm(
+            Left::Matrix(left),
+            Right::Packed(panels),
+            bias,
+            activation,
+            output,
+        );
+    }
+    let mut turned = vec![0.0; output.len()];
+    let right = Right::Packed(panels);
+    gemm(Left::Matrix(left), right, bias, activation, &mut turned)?;
+    let made = output.len() / windows;
+    for (at, to) in output.chunks_exact_mut(windows).enumerate() {
+        let from = turned.get(at..)?.iter().step_by(made);
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    }
+    Some(())
+}
