@@ -50,33 +50,37 @@ impl Activation {
 
     /// Replaces each number by the function of it.
     pub fn apply(self, values: &mut [f32]) {
-        match self {
-            Self::None => {}
-            Self::Relu => vectorised(|| map(values, |x| if x < 0.0 { 0.0 } else { x })),
-            Self::Clamp { low, high } => vectorised(|| map(values, |x| bound(x, low, high))),
-            Self::LeakyRelu { alpha } => {
-                vectorised(|| map(values, |x| if x < 0.0 { x * alpha } else { x }));
+        if self != Self::None {
+            apply(self, values);
+        }
+    }
+}
+
+vectorised! {
+    fn apply(activation: Activation, values: &mut [f32]) {
+        match activation {
+            Activation::None => {}
+            Activation::Relu => map(values, |x| if x < 0.0 { 0.0 } else { x }),
+            Activation::Clamp { low, high } => map(values, |x| bound(x, low, high)),
+            Activation::LeakyRelu { alpha } => {
+                map(values, |x| if x < 0.0 { x * alpha } else { x });
             }
-            Self::HardSigmoid { alpha, beta } => {
-                vectorised(|| map(values, |x| bound(x * alpha + beta, 0.0, 1.0)));
+            Activation::HardSigmoid { alpha, beta } => {
+                map(values, |x| bound(x * alpha + beta, 0.0, 1.0));
             }
-            Self::HardSwish => {
-                vectorised(|| map(values, |x| x * bound(x * (1.0 / 6.0) + 0.5, 0.0, 1.0)));
+            Activation::HardSwish => {
+                map(values, |x| x * bound(x * (1.0 / 6.0) + 0.5, 0.0, 1.0));
             }
-            Self::Sigmoid => vectorised(|| map(values, sigmoid)),
-            Self::Silu => vectorised(|| map(values, |x| x * sigmoid(x))),
-            Self::Tanh => vectorised(|| map(values, tanh)),
-            Self::Erf => vectorised(|| map(values, erf)),
-            Self::Gelu { tanh: false } => vectorised(|| {
-                map(values, |x| {
-                    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
-                });
+            Activation::Sigmoid => map(values, sigmoid),
+            Activation::Silu => map(values, |x| x * sigmoid(x)),
+            Activation::Tanh => map(values, tanh),
+            Activation::Erf => map(values, erf),
+            Activation::Gelu { tanh: false } => map(values, |x| {
+                0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
             }),
-            Self::Gelu { tanh: true } => vectorised(|| {
-                map(values, |x| {
-                    // (1 + tanh(y)) / 2 = sigmoid(2y)
-                    x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x))
-                });
+            // (1 + tanh(y)) / 2 = sigmoid(2y)
+            Activation::Gelu { tanh: true } => map(values, |x| {
+                x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x))
             }),
         }
     }

@@ -122,7 +122,7 @@ impl<'a> Planes<'a> {
         output: &mut [f32],
     ) {
         self.spread(&mut room.planes, image);
-        vectorised(|| self.sum(room, weights, bias));
+        sum(&mut room.sums, &room.planes, &self.offsets, weights, bias);
         let rows = room.sums.chunks_exact(self.size[1]);
         for (to, from) in output.chunks_exact_mut(self.g.output[1]).zip(rows) {
             to.copy_from_slice(from.get(..to.len()).unwrap_or_default());
@@ -148,14 +148,16 @@ impl<'a> Planes<'a> {
             }
         }
     }
+}
 
-    #[inline(always)]
-    fn sum(&self, room: &mut Room, weights: &[f32], bias: f32) {
-        let (runs, _) = room.sums.as_chunks_mut::<RUN>();
+vectorised! {
+    /// Adds up runs of elements, each a weight's distance further.
+    fn sum(sums: &mut [f32], planes: &[f32], offsets: &[usize], weights: &[f32], bias: f32) {
+        let (runs, _) = sums.as_chunks_mut::<RUN>();
         for (at, run) in runs.iter_mut().enumerate() {
             let mut sums = [bias; RUN];
-            for (&offset, &weight) in self.offsets.iter().zip(weights) {
-                let from = room.planes.get(offset + at * RUN..);
+            for (&offset, &weight) in offsets.iter().zip(weights) {
+                let from = planes.get(offset + at * RUN..);
                 let Some(from) = from.and_then(|from| from.first_chunk::<RUN>()) else {
                     continue;
                 };

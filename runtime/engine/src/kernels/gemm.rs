@@ -16,6 +16,9 @@ use super::tile::{Kernel, MAX_ROWS, MAX_WIDTH, Start, Tile, kernel};
 /// Rows of a panel that are multiplied in one go, so that a panel stays in the second cache.
 const DEPTH: usize = 2048;
 
+/// Elements of A that are laid out at a time, so that they stay in the second cache.
+const CHUNK: usize = 1 << 16;
+
 /// Multiplications for which it pays to ask another thread.
 const WORTH_A_THREAD: usize = 1 << 18;
 
@@ -45,6 +48,15 @@ impl<'a> Matrix<'a> {
             row_stride,
             column_stride,
         })
+    }
+
+    /// Some of the rows.
+    fn part(&self, first: usize, rows: usize) -> Option<Self> {
+        Self::new(
+            self.data.get(first * self.row_stride..)?,
+            [rows, self.columns],
+            [self.row_stride, self.column_stride],
+        )
     }
 
     /// Rows as columns.
@@ -256,14 +268,6 @@ pub(crate) fn gemm(
     if !fits || c.is_empty() {
         return fits.then_some(());
     }
-    let copy;
-    let a = match left {
-        Left::Blocks(blocks) => blocks,
-        Left::Matrix(matrix) => {
-            copy = Blocks::new(&matrix);
-            &copy
-        }
-    };
     let panels = columns.div_ceil(kernel.width);
     let most = kernel.rows.first().copied().unwrap_or(1);
     let blocks = rows.div_ceil(most);
@@ -275,15 +279,26 @@ pub(crate) fn gemm(
     };
     let job = Job {
         kernel,
-        a,
         right,
         bias,
         activation,
         columns,
         c: Target(c.as_mut_ptr()),
     };
+    let copy;
+    let a = match (left, right) {
+        (Left::Blocks(blocks), _) => blocks,
+        (Left::Matrix(matrix), Right::Packed(_)) if threads == 1 || rows >= 4 * most * threads => {
+            job.in_chunks(&matrix, panels, threads);
+            return Some(());
+        }
+        (Left::Matrix(matrix), _) => {
+            copy = Blocks::new(&matrix);
+            &copy
+        }
+    };
     if threads == 1 {
-        job.part(0..panels, 0..rows);
+        job.part(a, 0..panels, 0..rows);
         return Some(());
     }
     // Rows are cut where there are few panels: a panel that two threads use is copied twice.
@@ -296,6 +311,7 @@ pub(crate) fn gemm(
         .collect();
     parts.into_par_iter().for_each(|(panel, row)| {
         job.part(
+            a,
             panel..(panel + runs).min(panels),
             row..(row + height).min(rows),
         );
@@ -303,9 +319,9 @@ pub(crate) fn gemm(
     Some(())
 }
 
+#[derive(Clone, Copy)]
 struct Job<'a> {
     kernel: Kernel,
-    a: &'a Blocks,
     right: Right<'a>,
     bias: Bias<'a>,
     activation: Activation,
@@ -314,9 +330,38 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Computes everything in chunks of rows, each of which is laid out when its turn comes.
+    fn in_chunks(&self, a: &Matrix, panels: usize, threads: usize) {
+        let most = self.kernel.rows.first().copied().unwrap_or(1);
+        let fair = a.rows.div_ceil(threads);
+        let height = (CHUNK / a.columns.max(1)).clamp(1, fair);
+        let height = height.next_multiple_of(most);
+        let chunk = |first: usize| {
+            let rows = height.min(a.rows - first);
+            let Some(part) = a.part(first, rows) else {
+                return;
+            };
+            let part = Blocks::new(&part);
+            let bias = match self.bias {
+                Bias::Rows(bias) => Bias::Rows(bias.get(first..).unwrap_or_default()),
+                bias => bias,
+            };
+            // SAFETY: C has these rows, and no other chunk has them.
+            let c = Target(unsafe { self.c.0.add(first * self.columns) });
+            Job { bias, c, ..*self }.part(&part, 0..panels, 0..rows);
+        };
+        let firsts = (0..a.rows).step_by(height);
+        if threads == 1 {
+            firsts.for_each(chunk);
+        } else {
+            let firsts: Vec<_> = firsts.collect();
+            firsts.into_par_iter().for_each(chunk);
+        }
+    }
+
     /// Computes some panels of some rows.
-    fn part(&self, panels: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
-        let (width, k) = (self.kernel.width, self.a.columns);
+    fn part(&self, a: &Blocks, panels: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
+        let (width, k) = (self.kernel.width, a.columns);
         let mut copy = Vec::new();
         for panel in panels {
             let first = panel * width;
@@ -346,19 +391,19 @@ impl Job<'_> {
                 }
             };
             let Some(panel) = panel else { continue };
-            self.panel(panel, stride, first, columns, rows.clone());
+            self.panel(a, panel, stride, [first, columns], rows.clone());
         }
     }
 
     fn panel(
         &self,
+        a: &Blocks,
         panel: &[f32],
         stride: usize,
-        first: usize,
-        columns: usize,
+        [first, columns]: [usize; 2],
         rows: std::ops::Range<usize>,
     ) {
-        let (k, width) = (self.a.columns, self.kernel.width);
+        let (k, width) = (a.columns, self.kernel.width);
         let mut padded_bias = [0.0; MAX_WIDTH];
         let mut edge = [0.0; MAX_ROWS * MAX_WIDTH];
         for from in (0..k.max(1)).step_by(DEPTH) {
@@ -391,7 +436,7 @@ impl Job<'_> {
                     let mut tile = Tile {
                         rows: number,
                         k: depth,
-                        a: self.a.values.as_ptr().add(row * k + from * number),
+                        a: a.values.as_ptr().add(row * k + from * number),
                         b: panel.as_ptr().add(from * stride),
                         b_stride: stride,
                         c,

@@ -128,12 +128,10 @@ impl Lstm {
                     Activation::None,
                     gates,
                 )?;
-                vectorised(|| {
-                    let each = gates.chunks_exact(row).zip(h.chunks_exact_mut(self.hidden));
-                    for ((gates, h), c) in each.zip(c.chunks_exact_mut(self.hidden)) {
-                        cell(gates, h, c);
-                    }
-                });
+                let each = gates.chunks_exact(row).zip(h.chunks_exact_mut(self.hidden));
+                for ((gates, h), c) in each.zip(c.chunks_exact_mut(self.hidden)) {
+                    cell(gates, h, c);
+                }
                 let place = step * whole + at * state;
                 ran.outputs
                     .get_mut(place..place + state)?
@@ -150,15 +148,16 @@ impl std::fmt::Debug for Lstm {
     }
 }
 
-/// One step; the gates stand in ONNX's order: input, output, forget, cell.
-#[inline(always)]
-fn cell(gates: &[f32], h: &mut [f32], c: &mut [f32]) {
-    let (first, last) = gates.split_at(gates.len() / 2);
-    let (input, output) = first.split_at(h.len());
-    let (forget, new) = last.split_at(h.len());
-    let gates = input.iter().zip(output).zip(forget.iter().zip(new));
-    for (((input, output), (forget, new)), (h, c)) in gates.zip(h.iter_mut().zip(c)) {
-        *c = sigmoid(*forget) * *c + sigmoid(*input) * tanh(*new);
-        *h = sigmoid(*output) * tanh(*c);
+vectorised! {
+    /// One step; the gates stand in ONNX's order: input, output, forget, cell.
+    fn cell(gates: &[f32], h: &mut [f32], c: &mut [f32]) {
+        let (first, last) = gates.split_at(gates.len() / 2);
+        let (input, output) = first.split_at(h.len());
+        let (forget, new) = last.split_at(h.len());
+        let gates = input.iter().zip(output).zip(forget.iter().zip(new));
+        for (((input, output), (forget, new)), (h, c)) in gates.zip(h.iter_mut().zip(c)) {
+            *c = sigmoid(*forget) * *c + sigmoid(*input) * tanh(*new);
+            *h = sigmoid(*output) * tanh(*c);
+        }
     }
 }

@@ -67,23 +67,29 @@ pub(crate) fn reduces(kind: Reduce) -> bool {
 
 /// Rows of `size` elements to one number each.
 pub(crate) fn reduce(kind: Reduce, rows: &[f32], size: usize) -> Vec<f32> {
-    let one = |row: &[f32]| match kind {
-        Reduce::Mean => sum(row) / size as f32,
-        Reduce::Max => extreme(row, |a, b| a > b),
-        Reduce::Min => extreme(row, |a, b| a < b),
-        Reduce::SumSquare => combine(row, 0.0, |sum, x| sum + x * x),
-        Reduce::L2 => combine(row, 0.0, |sum, x| sum + x * x).sqrt(),
-        Reduce::L1 => combine(row, 0.0, |sum, x| sum + x.abs()),
-        _ => sum(row),
-    };
-    let part =
-        |part: &[f32]| -> Vec<f32> { vectorised(|| part.chunks_exact(size).map(one).collect()) };
     if rows.len() <= PART || rayon::current_num_threads() == 1 {
-        return part(rows);
+        return reduce_part(kind, rows, size);
     }
     let share = (PART / size).max(1) * size;
-    let parts: Vec<_> = rows.par_chunks(share).map(part).collect();
+    let parts = rows.par_chunks(share);
+    let parts: Vec<_> = parts.map(|part| reduce_part(kind, part, size)).collect();
     parts.concat()
+}
+
+vectorised! {
+    fn reduce_part(kind: Reduce, rows: &[f32], size: usize) -> Vec<f32> {
+        let rows = rows.chunks_exact(size);
+        let square = |sum: f32, x: f32| sum + x * x;
+        match kind {
+            Reduce::Mean => rows.map(|row| sum(row) / size as f32).collect(),
+            Reduce::Max => rows.map(|row| extreme(row, |a, b| a > b)).collect(),
+            Reduce::Min => rows.map(|row| extreme(row, |a, b| a < b)).collect(),
+            Reduce::SumSquare => rows.map(|row| combine(row, 0.0, square)).collect(),
+            Reduce::L2 => rows.map(|row| combine(row, 0.0, square).sqrt()).collect(),
+            Reduce::L1 => rows.map(|row| combine(row, 0.0, |sum, x| sum + x.abs())).collect(),
+            _ => rows.map(sum).collect(),
+        }
+    }
 }
 
 /// Planes of `size` rows of `inner` elements to one row each.
@@ -91,87 +97,101 @@ pub(crate) fn reduce_columns(kind: Reduce, planes: &[f32], size: usize, inner: u
     let mut made = Vec::with_capacity(planes.len() / size.max(1));
     for plane in planes.chunks_exact(size * inner) {
         let start = made.len();
-        let mut rows = plane.chunks_exact(inner);
-        let first = rows.next().unwrap_or_default();
+        let (first, rows) = plane.split_at(inner);
         match kind {
             Reduce::SumSquare | Reduce::L2 => made.extend(first.iter().map(|x| x * x)),
             Reduce::L1 => made.extend(first.iter().map(|x| x.abs())),
             _ => made.extend_from_slice(first),
         }
         let held = made.get_mut(start..).unwrap_or_default();
-        vectorised(|| {
-            for row in rows {
-                let each = held.iter_mut().zip(row);
-                match kind {
-                    Reduce::Max => each.for_each(|(a, &b)| {
-                        *a = if b > *a || b.is_nan() { b } else { *a };
-                    }),
-                    Reduce::Min => each.for_each(|(a, &b)| {
-                        *a = if b < *a || b.is_nan() { b } else { *a };
-                    }),
-                    Reduce::SumSquare | Reduce::L2 => each.for_each(|(a, &b)| *a += b * b),
-                    Reduce::L1 => each.for_each(|(a, &b)| *a += b.abs()),
-                    _ => each.for_each(|(a, &b)| *a += b),
-                }
-            }
-            match kind {
-                Reduce::Mean => held.iter_mut().for_each(|a| *a /= size as f32),
-                Reduce::L2 => held.iter_mut().for_each(|a| *a = a.sqrt()),
-                _ => {}
-            }
-        });
+        reduce_plane(kind, held, rows, size);
     }
     made
 }
 
+vectorised! {
+    /// Adds rows to the one that is held.
+    fn reduce_plane(kind: Reduce, held: &mut [f32], rows: &[f32], size: usize) {
+        for row in rows.chunks_exact(held.len()) {
+            let each = held.iter_mut().zip(row);
+            match kind {
+                Reduce::Max => each.for_each(|(a, &b)| {
+                    *a = if b > *a || b.is_nan() { b } else { *a };
+                }),
+                Reduce::Min => each.for_each(|(a, &b)| {
+                    *a = if b < *a || b.is_nan() { b } else { *a };
+                }),
+                Reduce::SumSquare | Reduce::L2 => each.for_each(|(a, &b)| *a += b * b),
+                Reduce::L1 => each.for_each(|(a, &b)| *a += b.abs()),
+                _ => each.for_each(|(a, &b)| *a += b),
+            }
+        }
+        match kind {
+            Reduce::Mean => held.iter_mut().for_each(|a| *a /= size as f32),
+            Reduce::L2 => held.iter_mut().for_each(|a| *a = a.sqrt()),
+            _ => {}
+        }
+    }
+}
+
 /// Runs `work` on parts of whole rows, on several threads where there are many elements.
-fn each_row(rows: &mut [f32], size: usize, work: impl Fn(&mut [f32]) + Sync) {
-    let part = |part: &mut [f32]| {
-        vectorised(|| part.chunks_exact_mut(size).for_each(&work));
-    };
+fn each_part(rows: &mut [f32], size: usize, work: impl Fn(&mut [f32]) + Sync + Send) {
     if rows.len() <= PART || rayon::current_num_threads() == 1 {
-        part(rows);
+        work(rows);
     } else {
         let share = (PART / size).max(1) * size;
-        rows.par_chunks_mut(share).for_each(part);
+        rows.par_chunks_mut(share).for_each(|part| work(part));
     }
 }
 
 /// Each row becomes `exp(x) / Σ exp(x)`.
 pub(crate) fn softmax(rows: &mut [f32], size: usize) {
-    each_row(rows, size, |row| {
-        let largest = extreme(row, |a, b| a > b);
-        // A row of nothing but negative infinities has no answer but NaN.
-        row.iter_mut().for_each(|x| *x = exp(*x - largest));
-        let scale = 1.0 / sum(row);
-        let scale = if largest == f32::NEG_INFINITY {
-            f32::NAN
-        } else {
-            scale
-        };
-        row.iter_mut().for_each(|x| *x *= scale);
-    });
+    each_part(rows, size, |rows| softmax_part(rows, size));
+}
+
+vectorised! {
+    fn softmax_part(rows: &mut [f32], size: usize) {
+        for row in rows.chunks_exact_mut(size) {
+            let largest = extreme(row, |a, b| a > b);
+            row.iter_mut().for_each(|x| *x = exp(*x - largest));
+            // A row of nothing but negative infinities has no answer but NaN.
+            let scale = if largest == f32::NEG_INFINITY {
+                f32::NAN
+            } else {
+                1.0 / sum(row)
+            };
+            row.iter_mut().for_each(|x| *x *= scale);
+        }
+    }
 }
 
 /// Each row becomes `(x − mean) / √(variance + ε) · scale + bias`.
 pub(crate) fn layer_norm(rows: &mut [f32], scale: &[f32], bias: Option<&[f32]>, epsilon: f32) {
-    let size = scale.len();
-    each_row(rows, size, |row| {
-        let mean = sum(row) / size as f32;
-        row.iter_mut().for_each(|x| *x -= mean);
-        let variance = combine(row, 0.0, |sum, x| sum + x * x) / size as f32;
-        let factor = 1.0 / (variance + epsilon).sqrt();
-        match bias {
-            Some(bias) => {
-                let each = row.iter_mut().zip(scale.iter().zip(bias));
-                each.for_each(|(x, (scale, bias))| *x = *x * factor * scale + bias);
-            }
-            None => {
-                let each = row.iter_mut().zip(scale);
-                each.for_each(|(x, scale)| *x *= factor * scale);
+    each_part(rows, scale.len(), |rows| {
+        layer_norm_part(rows, scale, bias, epsilon);
+    });
+}
+
+vectorised! {
+    fn layer_norm_part(rows: &mut [f32], scale: &[f32], bias: Option<&[f32]>, epsilon: f32) {
+        let size = scale.len();
+        for row in rows.chunks_exact_mut(size) {
+            let mean = sum(row) / size as f32;
+            row.iter_mut().for_each(|x| *x -= mean);
+            let variance = combine(row, 0.0, |sum, x| sum + x * x) / size as f32;
+            let factor = 1.0 / (variance + epsilon).sqrt();
+            match bias {
+                Some(bias) => {
+                    let each = row.iter_mut().zip(scale.iter().zip(bias));
+                    each.for_each(|(x, (scale, bias))| *x = *x * factor * scale + bias);
+                }
+                None => {
+                    let each = row.iter_mut().zip(scale);
+                    each.for_each(|(x, scale)| *x *= factor * scale);
+                }
             }
         }
-    });
+    }
 }
 
 #[cfg(test)]

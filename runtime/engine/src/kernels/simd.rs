@@ -49,32 +49,40 @@ fn detect() -> Isa {
     Isa::Portable
 }
 
-/// Runs `work` compiled for this processor: its loops, where they are inlined into it, become
-/// code with the widest vectors.
-#[inline]
-#[allow(unsafe_code, reason = "calling code for features that were detected")]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    match isa() {
-        // SAFETY: the processor has these features.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512(work) },
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2(work) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => work(),
-        #[cfg(not(target_arch = "aarch64"))]
-        Isa::Portable => work(),
-    }
-}
+/// A function that is compiled once for each instruction set, so that its loops become code
+/// with the widest vectors; the call chooses. What it calls must be inlined into it.
+macro_rules! vectorised {
+    ($(#[$note:meta])* $vis:vis fn $name:ident($($arg:ident: $kind:ty),* $(,)?)
+        $(-> $made:ty)? $body:block) => {
+        $(#[$note])*
+        #[allow(unsafe_code, reason = "calling code for features that were detected")]
+        $vis fn $name($($arg: $kind),*) $(-> $made)? {
+            #[inline(always)]
+            fn body($($arg: $kind),*) $(-> $made)? $body
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-fn avx512<R>(work: impl FnOnce() -> R) -> R {
-    work()
-}
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            fn avx512($($arg: $kind),*) $(-> $made)? {
+                body($($arg),*)
+            }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<R>(work: impl FnOnce() -> R) -> R {
-    work()
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $kind),*) $(-> $made)? {
+                body($($arg),*)
+            }
+
+            match $crate::kernels::simd::isa() {
+                // SAFETY: the processor has these features.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[allow(unreachable_patterns, reason = "not on every processor")]
+                _ => body($($arg),*),
+            }
+        }
+    };
 }
+pub(crate) use vectorised;
