@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
-use crate::{build, demo, deploy, functions, invoke, project, serve, traffic};
+use crate::{bench, build, demo, deploy, functions, invoke, project, serve, traffic};
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Command {
     New(project::NewArgs),
     /// Compile a project and pack its bundle
     Build(build::BuildArgs),
+    /// Time a model, by itself or against another engine
+    Bench(bench::BenchArgs),
     #[command(flatten)]
     Ask(Ask),
     /// See it all at work: a server, a real model, two versions, down to zero and back
@@ -69,6 +71,7 @@ pub fn run(cli: Cli) -> Result {
         Command::Serve(args) => serve::serve(args),
         Command::New(args) => project::new(&args),
         Command::Build(args) => build::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Ask(command) => wait_for(ask(command, &Client::new(&cli.server)?)),
         Command::Demo(args) => wait_for(demo::demo(args)),
     }

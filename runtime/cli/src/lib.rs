@@ -5,6 +5,7 @@
 //! print goes through [`output`]; what goes wrong is a [`failure::Failure`].
 
 pub mod api;
+pub mod bench;
 pub mod build;
 pub mod cli;
 pub mod client;

@@ -1,0 +1,113 @@
+//! `firebox bench`: how fast a model runs, by itself or against another engine in turns.
+
+mod compare;
+mod engines;
+mod inputs;
+mod profile;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+pub use compare::{Compared, compare};
+pub use engines::{Engine, Firebox, Footprint, Onnxruntime};
+pub use inputs::{Input, inputs};
+
+use crate::failure::Result;
+use crate::output::{Format, print, table};
+
+/// Another engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// onnxruntime on the CPU, through `python3`
+    Onnxruntime,
+}
+
+/// How long a model takes on this machine.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    firebox bench model.onnx\n  \
+    firebox bench model.onnx --batch 16 --threads 2 --against onnxruntime\n  \
+    firebox bench model.onnx --profile\n  \
+    firebox bench model.onnx --input ids=1x128 --input rate=:16000")]
+pub struct BenchArgs {
+    /// The ONNX file
+    model: PathBuf,
+    /// The size of the first dimension, where the model leaves it open
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Compute threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: u32,
+    /// Where it computes: cpu, wgpu, wgpu:N, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: firebox_engine::Device,
+    /// An input's shape and what fills it: `name=2x128`, `name=2x128:7` or `name=:7`; left out,
+    /// open sizes are 32, floats are small numbers of a fixed series and integers are 1
+    #[arg(long = "input", value_name = "NAME=SHAPE[:VALUE]")]
+    inputs: Vec<Input>,
+    /// Measure another engine too, in turns
+    #[arg(long, value_enum)]
+    against: Option<Peer>,
+    /// Rounds; each takes about half a second for each engine
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Show where the time goes, by operator and by node
+    #[arg(long)]
+    profile: bool,
+    /// Load, run once, and say how long that took and what memory: for a process of its own
+    #[arg(long, hide = true)]
+    once: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Carries the command out.
+pub fn run(args: &BenchArgs) -> Result {
+    let threads = args.threads as usize;
+    if args.once {
+        let footprint = engines::once(&args.model, args.device, threads, |model| {
+            inputs(model.signature(), args.batch as usize, &args.inputs)
+        })?;
+        return print(&json!(footprint).to_string());
+    }
+    let mut ours = Firebox::open(&args.model, args.device, threads)?;
+    let given = inputs(ours.signature(), args.batch as usize, &args.inputs)?;
+    ours.feed(&given)?;
+    if args.profile {
+        return print(&profile::report(&ours, args.format.json)?);
+    }
+    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours)];
+    if args.against == Some(Peer::Onnxruntime) {
+        engines.push(Box::new(Onnxruntime::start(&args.model, threads, &given)?));
+    }
+    let all = compare(&mut engines, args.rounds)?;
+    if args.format.json {
+        return print(&format!("{:#}", json!(all)));
+    }
+    let micros = |nanos: f64| format!("{:.1}", nanos / 1000.0);
+    let rows = all.iter().map(|one| {
+        let ratio = match one.ratio {
+            Some([low, middle, high]) => format!("{middle:.2} ({low:.2} to {high:.2})"),
+            None => String::new(),
+        };
+        [
+            one.engine.clone(),
+            micros(one.p50_ns),
+            micros(one.p99_ns),
+            micros(one.cpu_ns),
+            one.runs.to_string(),
+            ratio,
+        ]
+    });
+    let headings = [
+        "engine",
+        "p50 µs",
+        "p99 µs",
+        "cpu µs",
+        "runs",
+        "ours / theirs, p50 (rounds)",
+    ];
+    print(&table(headings, rows.collect()))
+}
