@@ -1,0 +1,203 @@
+//! The engine against onnxruntime on real models, in turns within one run: batches of 1 and 16,
+//! one thread and two. Prints the tables of `docs/performance.md`.
+//!
+//! Fails where the geometric mean of the ratios is above 1.3 at batch 1 or 1.2 at batch 16, or
+//! one is above 2.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a benchmark ends by panicking"
+)]
+
+use std::process::Command;
+
+use firebox::bench::{self, Compared, Engine, Firebox, Footprint, Input, Onnxruntime};
+use firebox_engine::Device;
+use firebox_tests::{binary, guests};
+
+/// A model of `scripts/models.py`, and inputs where the defaults don't fit.
+struct Subject {
+    source: &'static str,
+    file: &'static str,
+    inputs: fn(batch: usize) -> Vec<String>,
+}
+
+const SUBJECTS: [Subject; 6] = [
+    Subject {
+        source: "magika",
+        file: "magika.onnx",
+        inputs: |_| vec![],
+    },
+    Subject {
+        source: "minilm",
+        file: "minilm.onnx",
+        inputs: |batch| {
+            let names = ["input_ids", "attention_mask", "token_type_ids"];
+            names.map(|name| format!("{name}={batch}x32")).to_vec()
+        },
+    },
+    Subject {
+        source: "silero",
+        file: "silero_vad.onnx",
+        inputs: |batch| {
+            vec![
+                format!("input={batch}x576"),
+                format!("state=2x{batch}x128"),
+                "sr=:16000".into(),
+            ]
+        },
+    },
+    Subject {
+        source: "silero",
+        file: "silero_vad_16k_op15.onnx",
+        inputs: |batch| {
+            vec![
+                format!("input={batch}x576"),
+                format!("state=2x{batch}x128"),
+                "sr=:16000".into(),
+            ]
+        },
+    },
+    Subject {
+        source: "orientation",
+        file: "orientation.onnx",
+        inputs: |batch| vec![format!("x={batch}x3x224x224")],
+    },
+    Subject {
+        source: "text-direction",
+        file: "text_direction.onnx",
+        inputs: |batch| vec![format!("x={batch}x3x48x192")],
+    },
+];
+
+fn main() {
+    python();
+    let mut failed = Vec::new();
+    println!("| model | batch | threads | ours | onnxruntime | ratio (rounds) | cpu ratio |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    for batch in [1, 16] {
+        for threads in [1, 2] {
+            let mut logs = 0.0;
+            for subject in &SUBJECTS {
+                let all = measure(subject, batch, threads);
+                let (ours, theirs) = (&all[0], &all[1]);
+                let [low, ratio, high] = theirs.ratio.unwrap();
+                println!(
+                    "| {} | {batch} | {threads} | {} | {} | {ratio:.2} ({low:.2} to {high:.2}) | {:.2} |",
+                    subject.file,
+                    millis(ours.p50_ns),
+                    millis(theirs.p50_ns),
+                    ours.cpu_ns / theirs.cpu_ns,
+                );
+                logs += ratio.ln();
+                if ratio > 2.0 {
+                    failed.push(format!(
+                        "{} at batch {batch}, {threads} threads: {ratio:.2}",
+                        subject.file
+                    ));
+                }
+            }
+            let mean = (logs / SUBJECTS.len() as f64).exp();
+            println!("| **geometric mean** | {batch} | {threads} | | | **{mean:.2}** | |");
+            let target = if batch == 1 { 1.3 } else { 1.2 };
+            if mean > target {
+                failed.push(format!(
+                    "geometric mean at batch {batch}, {threads} threads: {mean:.2}"
+                ));
+            }
+        }
+    }
+    println!(
+        "\n| model | batch | first answer, ours | onnxruntime | peak memory, ours | onnxruntime |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|");
+    for subject in &SUBJECTS {
+        for batch in [1, 16] {
+            let (ours, theirs) = footprints(subject, batch);
+            println!(
+                "| {} | {batch} | {:.0} ms | {:.0} ms | {} MiB | {} MiB |",
+                subject.file,
+                ours.first_answer_ms,
+                theirs.first_answer_ms,
+                ours.peak_kib >> 10,
+                theirs.peak_kib >> 10,
+            );
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "above the target:\n{}",
+        failed.join("\n")
+    );
+}
+
+fn millis(nanos: f64) -> String {
+    format!("{:.3} ms", nanos / 1e6)
+}
+
+/// Makes onnxruntime's package known to `python3`, fetched where it is missing.
+fn python() {
+    let packages = binary::target().join("onnxruntime");
+    if !packages.join("onnxruntime").exists() {
+        let fetched = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--target"])
+            .arg(&packages)
+            .args(["onnxruntime==1.32.0", "numpy==2.4.6"])
+            .status();
+        assert!(
+            fetched.unwrap().success(),
+            "pip could not fetch onnxruntime"
+        );
+    }
+    // SAFETY: no other thread runs yet.
+    #[allow(unsafe_code, reason = "the environment of processes that are started")]
+    unsafe {
+        std::env::set_var("PYTHONPATH", packages);
+    }
+}
+
+fn file(subject: &Subject) -> std::path::PathBuf {
+    guests::model(subject.source, subject.file);
+    binary::target().join("models").join(subject.file)
+}
+
+fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
+    let path = file(subject);
+    let mut ours = Firebox::open(&path, Device::Cpu, threads).unwrap();
+    let given: Vec<Input> = (subject.inputs)(batch)
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    let inputs = bench::inputs(ours.signature(), batch, &given).unwrap();
+    ours.feed(&inputs).unwrap();
+    let theirs = Onnxruntime::start(&path, threads, &inputs).unwrap();
+    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours), Box::new(theirs)];
+    bench::compare(&mut engines, 7).unwrap()
+}
+
+/// Each in a process of its own that has done nothing before.
+fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
+    let path = file(subject);
+    let given = (subject.inputs)(batch);
+    let mut command = Command::new(binary::firebox());
+    command.arg("bench").arg(&path).arg("--once");
+    command.arg("--batch").arg(batch.to_string());
+    for input in &given {
+        command.arg("--input").arg(input);
+    }
+    let said = command.output().unwrap();
+    assert!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    let ours = serde_json::from_slice(&said.stdout).unwrap();
+    let given: Vec<Input> = given.iter().map(|text| text.parse().unwrap()).collect();
+    let model = Firebox::open(&path, Device::Cpu, 1).unwrap();
+    let inputs = bench::inputs(model.signature(), batch, &given).unwrap();
+    drop(model);
+    let theirs = Onnxruntime::start(&path, 1, &inputs).unwrap().footprint;
+    (ours, theirs)
+}
