@@ -121,6 +121,12 @@ pub(crate) enum Op {
     // Element by element
     Unary(Unary),
     Binary(Binary),
+    /// The right side's axes are those of the left side from `axis` on, as they could be
+    /// before opset 7.
+    BinaryAt {
+        kind: Binary,
+        axis: i64,
+    },
     Variadic(Variadic),
     Compare(Compare),
     Logic(Logic),

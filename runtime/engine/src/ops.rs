@@ -127,6 +127,9 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
     let one = match op {
         Op::Unary(kind) => elementwise::unary(*kind, args.take(0)?)?,
         Op::Binary(kind) => elementwise::binary(*kind, args.take(0)?, args.take(1)?)?,
+        Op::BinaryAt { kind, axis } => {
+            elementwise::binary_at(*kind, args.take(0)?, args.take(1)?, *axis)?
+        }
         Op::Variadic(kind) => elementwise::variadic(*kind, args.all()?)?,
         Op::Compare(kind) => elementwise::compare(*kind, args.take(0)?, args.take(1)?)?,
         Op::Logic(kind) => elementwise::logic(*kind, args.take(0)?, args.take(1)?)?,
