@@ -58,7 +58,12 @@ fn near(how: GridSample, x: f64, size: usize) -> Near {
         Outside::Border => x.clamp(0.0, last),
         Outside::Reflection => reflect(x, low, high),
     };
-    let x = if x < low || x > high { inside(x) } else { x };
+    // A cubic filter reads beyond the border from where it is.
+    let x = match how.mode {
+        SampleMode::Cubic => x,
+        _ if x < low || x > high => inside(x),
+        _ => x,
+    };
     let floor = x.floor();
     let (first, number) = match how.mode {
         SampleMode::Nearest => (x.round_ties_even(), 1),

@@ -10,7 +10,7 @@ use crate::tensor::DType;
 use crate::value::{Value, check_size};
 
 /// Samples along an axis of a bin that are not refused.
-const MAX_SAMPLES: f64 = 65536.0;
+const MAX_SAMPLES: f32 = 65536.0;
 
 /// `[n, c, h, w]`, none of them zero.
 fn image(x: &Value) -> Result<[usize; 4]> {
@@ -22,15 +22,16 @@ fn image(x: &Value) -> Result<[usize; 4]> {
         .ok_or_else(|| OpError::Shape(format!("expected an image [n, c, h, w], found {shape:?}")))
 }
 
-/// Boxes with `N` numbers each.
-fn boxes<const N: usize>(rois: &Value) -> Result<Vec<[f64; N]>> {
+/// Boxes with `N` numbers each: in f32, as other runtimes compute with them, since rounding
+/// decides which elements and how many samples a box has.
+fn boxes<const N: usize>(rois: &Value) -> Result<Vec<[f32; N]>> {
     let shape = rois.shape();
     if !matches!(shape.as_slice(), [_, columns] if *columns == N) {
         return Err(OpError::Shape(format!(
             "expected boxes [n, {N}], found {shape:?}"
         )));
     }
-    let numbers = rois.to_floats()?;
+    let numbers = rois.clone().into_vec::<f32>()?;
     if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
         return Err(OpError::Value(format!("a box with {bad}")));
     }
@@ -49,10 +50,10 @@ fn batch(number: i64, size: usize) -> Result<usize> {
 /// with their weights.
 type Bins = Vec<Vec<[(usize, f64); 2]>>;
 
-fn bins(start: f64, length: f64, bins: usize, samples: usize, size: usize) -> Result<Bins> {
-    let width = length / bins as f64;
+fn bins(start: f32, length: f32, bins: usize, samples: usize, size: usize) -> Result<Bins> {
+    let width = length / bins as f32;
     let number = if samples > 0 {
-        samples as f64
+        samples as f32
     } else {
         width.ceil().max(0.0)
     };
@@ -74,6 +75,7 @@ fn bins(start: f64, length: f64, bins: usize, samples: usize, size: usize) -> Re
         let share = x - low as f64;
         [(low, 1.0 - share), (low + 1, share)]
     };
+    let (start, width, number) = (f64::from(start), f64::from(width), f64::from(number));
     let bin = |bin: usize| {
         let place = |i: usize| start + bin as f64 * width + (i as f64 + 0.5) * width / number;
         (0..number as usize).map(|i| sample(place(i))).collect()
@@ -94,7 +96,7 @@ pub(super) fn align(how: &RoiAlign, x: Value, rois: &Value, batches: &[i64]) -> 
     let [rows, columns] = how.pooled;
     let made = [boxes.len(), channels, rows, columns];
     check_size(DType::F64, &made)?;
-    let scale = f64::from(how.scale);
+    let scale = how.scale;
     let offset = if how.half_pixel { 0.5 } else { 0.0 };
     let plan = boxes
         .into_iter()
@@ -103,7 +105,7 @@ pub(super) fn align(how: &RoiAlign, x: Value, rois: &Value, batches: &[i64]) -> 
             let [x1, y1, x2, y2] = [x1, y1, x2, y2].map(|at| at * scale - offset);
             // Boxes without an area count as one element where nothing is shifted.
             let least = if how.half_pixel {
-                f64::NEG_INFINITY
+                f32::NEG_INFINITY
             } else {
                 1.0
             };
@@ -211,7 +213,6 @@ pub(super) fn max_pool(pooled: [usize; 2], scale: f32, x: Value, rois: &Value) -
     let [rows, columns] = pooled;
     let made = [boxes.len(), channels, rows, columns];
     check_size(DType::F64, &made)?;
-    let scale = f64::from(scale);
     let plan = boxes.into_iter().map(|[at, x1, y1, x2, y2]| {
         let [x1, y1, x2, y2] = [x1, y1, x2, y2].map(|at| (at * scale).round());
         Ok((
@@ -225,11 +226,11 @@ pub(super) fn max_pool(pooled: [usize; 2], scale: f32, x: Value, rois: &Value) -
 }
 
 /// The elements of each bin of an axis, from and to.
-fn ranges(start: f64, end: f64, bins: usize, size: usize) -> Vec<(usize, usize)> {
-    let width = (end - start + 1.0).max(1.0) / bins as f64;
-    let place = |at: f64| (at + start).clamp(0.0, size as f64) as usize;
+fn ranges(start: f32, end: f32, bins: usize, size: usize) -> Vec<(usize, usize)> {
+    let width = (end - start + 1.0).max(1.0) / bins as f32;
+    let place = |at: f32| (at + start).clamp(0.0, size as f32) as usize;
     let range = |bin: usize| {
-        let bin = bin as f64;
+        let bin = bin as f32;
         (
             place((bin * width).floor()),
             place(((bin + 1.0) * width).ceil()),

@@ -14,9 +14,9 @@ struct Axis {
     size: usize,
     /// Elements after.
     made: usize,
-    scale: f64,
+    scale: f32,
     /// The part that is kept, from 0 to 1.
-    roi: (f64, f64),
+    roi: (f32, f32),
 }
 
 pub(super) fn resize(
@@ -38,7 +38,7 @@ pub(super) fn resize(
             .for_each(|size| *size = axis.made);
         check_size(DType::F64, &shape)?;
         let whole = how.coordinates != Coordinates::CropAndResize || axis.roi == (0.0, 1.0);
-        if axis.size == axis.made && (axis.scale - 1.0).abs() < 1e-9 && whole {
+        if axis.size == axis.made && axis.scale == 1.0 && whole {
             continue;
         }
         if axis.size == 0 && axis.made > 0 {
@@ -127,16 +127,16 @@ fn axes(
         .enumerate()
         .map(|(i, (at, &given))| {
             let size = shape.get(at).copied().unwrap_or(0);
-            let bound = |at: usize, default: f64| {
+            let bound = |at: usize, default: f32| {
                 roi.as_ref()
-                    .and_then(|roi| roi.get(at).copied())
+                    .and_then(|roi| Some(*roi.get(at)? as f32))
                     .unwrap_or(default)
             };
             let (scale, made) = if by_scale {
                 // In f32, in which exporters choose scales such that the product is whole.
-                (given, (given as f32 * size as f32).floor() as usize)
+                (given as f32, (given as f32 * size as f32).floor() as usize)
             } else {
-                (given / size as f64, given as usize)
+                (given as f32 / size as f32, given as usize)
             };
             let roi = (bound(i, 0.0), bound(i + number, 1.0));
             Axis {
@@ -154,26 +154,27 @@ fn axes(
     if !by_scale && how.aspect != Aspect::Stretch {
         let scales = axes.iter().map(|axis| axis.scale);
         let scale = match how.aspect {
-            Aspect::NotSmaller => scales.fold(f64::NEG_INFINITY, f64::max),
-            _ => scales.fold(f64::INFINITY, f64::min),
+            Aspect::NotSmaller => scales.fold(f32::NEG_INFINITY, f32::max),
+            _ => scales.fold(f32::INFINITY, f32::min),
         };
         for axis in &mut axes {
             axis.scale = scale;
-            axis.made = (scale * axis.size as f64 + 0.5) as usize;
+            axis.made = (scale * axis.size as f32 + 0.5) as usize;
         }
     }
     Ok(axes)
 }
 
-/// Where an element of the result lies in the input.
-fn source(how: &Resize, axis: &Axis, to: usize) -> f64 {
-    let (to, size) = (to as f64, axis.size as f64);
+/// Where an element of the result lies in the input: in f32, as other runtimes compute it,
+/// since rounding decides which of two elements is the nearest.
+fn source(how: &Resize, axis: &Axis, to: usize) -> f32 {
+    let (to, size) = (to as f32, axis.size as f32);
     // Scales may ask for a part of an element, which is cut off.
     let made = axis.scale * size;
     match how.coordinates {
         Coordinates::HalfPixel => (to + 0.5) / axis.scale - 0.5,
         Coordinates::HalfPixelSymmetric => {
-            let offset = size / 2.0 * (1.0 - axis.made as f64 / made);
+            let offset = size / 2.0 * (1.0 - axis.made as f32 / made);
             offset + (to + 0.5) / axis.scale - 0.5
         }
         Coordinates::PytorchHalfPixel if axis.made <= 1 => 0.0,
@@ -195,7 +196,7 @@ fn source(how: &Resize, axis: &Axis, to: usize) -> f64 {
 }
 
 fn row(how: &Resize, axis: &Axis, to: usize) -> Row {
-    let x = source(how, axis, to);
+    let x = f64::from(source(how, axis, to));
     let last = axis.size.saturating_sub(1) as f64;
     if how.coordinates == Coordinates::CropAndResize && (x < 0.0 || x > last) {
         return Row {
@@ -214,7 +215,7 @@ fn row(how: &Resize, axis: &Axis, to: usize) -> Row {
     }
     // Downsampling stretches the filter, so that all elements count.
     let stretch = if how.antialias {
-        axis.scale.min(1.0)
+        f64::from(axis.scale.min(1.0))
     } else {
         1.0
     };
