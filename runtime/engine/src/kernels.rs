@@ -6,15 +6,31 @@
     reason = "the error is the tensor, given back"
 )]
 
-use burn_backend::TensorMetadata;
+use burn_backend::{Element, TensorMetadata};
 use burn_dispatch::backends::flex::{FlexTensor, Layout};
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 use crate::graph::Unary;
 
 /// Elements for which it pays to ask other threads.
 const PART: usize = 1 << 15;
+
+/// The elements of a tensor of this type that lie in order in the memory of the CPU.
+pub(crate) fn elements<T: Element + Pod>(t: &DispatchTensor) -> Option<&[T]> {
+    let DispatchTensorKind::Flex(
+        BackendTensor::Float(t) | BackendTensor::Int(t) | BackendTensor::Bool(t),
+    ) = &t.kind
+    else {
+        return None;
+    };
+    if t.dtype() != T::dtype() || !t.is_contiguous() {
+        return None;
+    }
+    let (start, count) = (t.layout().start_offset(), t.shape().num_elements());
+    t.storage::<T>().get(start..start + count)
+}
 
 /// Applies `kind` where there is a kernel for it and for where the tensor lies; else gives
 /// the tensor back.

@@ -4,6 +4,7 @@
 //! they become methods. Shapes are checked by the operators before these are called, since
 //! burn's kernels panic on a misfit.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
@@ -13,10 +14,12 @@ use burn_backend::{
     TensorData, TensorMetadata, read_sync,
 };
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
+use bytemuck::Pod;
 use bytes::Bytes;
 
 use crate::device;
 use crate::error::OpError;
+use crate::kernels;
 use crate::tensor::{DType, Narrow, Tensor, TensorError};
 
 /// The backend that everything runs on: it picks the device's own at run time.
@@ -112,11 +115,15 @@ impl Value {
         Ok(self.clone().into_data()?.iter::<f64>().collect())
     }
 
-    /// The elements converted to `T`, on the host: without a copy where they are of that type
-    /// and nobody else reads them.
-    pub fn into_vec<T: Element>(self) -> Result<Vec<T>, OpError> {
-        let values = self.into_data()?.convert::<T>().try_into_vec::<T>();
-        values.map_err(|error| OpError::Value(format!("reading a tensor: {error:?}")))
+    /// The elements as `T`, on the host: without a copy where they are of that type and lie
+    /// there in order.
+    pub fn elements<T: Element + Pod>(&self) -> Result<Cow<'_, [T]>, OpError> {
+        if let Some(elements) = kernels::elements(self.tensor()) {
+            return Ok(Cow::Borrowed(elements));
+        }
+        let values = self.clone().into_data()?.convert::<T>().try_into_vec::<T>();
+        let values = values.map_err(|error| OpError::Value(format!("reading a tensor: {error:?}")));
+        values.map(Cow::Owned)
     }
 
     /// A tensor of elements from the host, converted to `dtype`: for integers, rounded to the

@@ -156,8 +156,8 @@ fn sample_all<T: Real>(
     let (dtype, device) = (x.dtype(), x.device());
     let channels = result.get(1).copied().unwrap_or(1);
     let (size, number) = (count(sizes), count(result.get(2..).unwrap_or_default()));
-    let values = x.into_vec::<T>()?;
-    let grid = grid.clone().into_vec::<T>()?;
+    let values = x.elements::<T>()?;
+    let grid = grid.elements::<T>()?;
     let mut made = vec![T::of(0.0); count(result)];
     let each = grid
         .chunks(number * sizes.len())
@@ -352,7 +352,7 @@ impl Moved<'_> {
             shape.get(1).copied().unwrap_or(1),
         );
         let (size, elements, number) = (count(self.sizes), count(self.kernel), count(self.steps));
-        let values = x.into_vec::<T>()?;
+        let values = x.elements::<T>()?;
         let offsets = offsets.to_floats()?;
         let mask = mask.map(Value::to_floats).transpose()?;
         let columns = elements * number;

@@ -38,7 +38,7 @@ fn divided<T: Real>(
 ) -> Result<Value> {
     let (dtype, device, shape) = (x.dtype(), x.device(), x.shape());
     let batch = shape.first().copied().unwrap_or(1);
-    let mut values = x.into_vec::<T>()?;
+    let mut values = x.elements::<T>()?.into_owned();
     let inner = values.len() / (batch * channels);
     let (before, after) = ((size - 1) / 2, size / 2);
     let weight = f64::from(alpha) / size as f64;

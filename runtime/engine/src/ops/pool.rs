@@ -1,5 +1,7 @@
 //! Pooling over one to three axes, and over all.
 
+use std::borrow::Cow;
+
 use burn_backend::ops::{FloatTensorOps, ModuleOps};
 use rayon::prelude::*;
 
@@ -194,6 +196,7 @@ pub(super) fn max(
     }
     match placed.flat() {
         Some(flat) if !indices => Ok(vec![plain_max(&placed, &flat, x)?]),
+        None if !indices => Ok(vec![in_real!(x.dtype(), max_without_places(&placed, x))?]),
         _ => in_real!(x.dtype(), max_with_places(&placed, column_major, x)),
     }
 }
@@ -213,10 +216,55 @@ fn plain_max(placed: &Placed, flat: &Flat, x: Value) -> Result<Value> {
     Ok(Value::Float(done).reshape(&placed.shape))
 }
 
+/// Along one axis after the other.
+fn max_without_places<T: Real>(placed: &Placed, x: Value) -> Result<Value> {
+    let (dtype, device) = (x.dtype(), x.device());
+    let mut values = x.elements::<T>()?;
+    let mut sizes = placed.sizes.clone();
+    for (axis, windows) in placed.windows().iter().enumerate() {
+        let inner = sizes.iter().skip(axis + 1).product();
+        let size = sizes.get(axis).copied().unwrap_or(1);
+        values = Cow::Owned(maxima(&values, size, inner, windows));
+        sizes
+            .iter_mut()
+            .skip(axis)
+            .take(1)
+            .for_each(|size| *size = windows.len());
+    }
+    Value::from_vec(values.into_owned(), &placed.shape, dtype, &device)
+}
+
+/// The largest of each window along the middle axis of three.
+fn maxima<T: Real>(
+    values: &[T],
+    size: usize,
+    inner: usize,
+    windows: &[(Vec<usize>, usize)],
+) -> Vec<T> {
+    let least = T::of(f64::NEG_INFINITY);
+    let mut made = vec![least; values.len() / size * windows.len()];
+    let blocks = made
+        .par_chunks_mut(windows.len() * inner)
+        .zip(values.par_chunks(size * inner));
+    blocks
+        .with_min_len((4096 / inner).max(1))
+        .for_each(|(to, from)| {
+            for (to, (places, _)) in to.chunks_mut(inner).zip(windows) {
+                for place in places {
+                    let from = from.get(place * inner..).unwrap_or_default();
+                    for (to, from) in to.iter_mut().zip(from) {
+                        *to = if *from > *to { *from } else { *to };
+                    }
+                }
+            }
+        });
+    made
+}
+
 /// Along one axis after the other, from the last one on: so the first of equal elements wins.
 fn max_with_places<T: Real>(placed: &Placed, column_major: bool, x: Value) -> Result<Vec<Value>> {
     let (dtype, device) = (x.dtype(), x.device());
-    let values = x.into_vec::<T>()?;
+    let values = x.elements::<T>()?;
     let windows = placed.windows();
     let size = count(&placed.sizes);
     let made = count(&placed.made);

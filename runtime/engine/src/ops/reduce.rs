@@ -269,7 +269,7 @@ pub(super) fn determinant(x: Value) -> Result<Value> {
     if *rows == 0 {
         return Value::full(dtype, batch, 1.0, &device);
     }
-    let mut values = x.into_vec::<f64>()?;
+    let mut values = x.elements::<f64>()?.into_owned();
     let all = values.chunks_mut(rows * columns).map(|matrix| {
         let mut rows: Vec<_> = matrix.chunks_mut(*columns).collect();
         eliminated(&mut rows)

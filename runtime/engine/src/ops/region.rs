@@ -31,7 +31,7 @@ fn boxes<const N: usize>(rois: &Value) -> Result<Vec<[f32; N]>> {
             "expected boxes [n, {N}], found {shape:?}"
         )));
     }
-    let numbers = rois.clone().into_vec::<f32>()?;
+    let numbers = rois.elements::<f32>()?;
     if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
         return Err(OpError::Value(format!("a box with {bad}")));
     }
@@ -129,7 +129,7 @@ fn align_all<T: Real>(
     let [_, channels, rows, columns] = made;
     let [_, _, height, width] = image(&x)?;
     let (dtype, device) = (x.dtype(), x.device());
-    let values = x.into_vec::<T>()?;
+    let values = x.elements::<T>()?;
     let mut results = vec![T::of(0.0); count(&made)];
     let plane = rows * columns;
     let size = height * width;
@@ -245,7 +245,7 @@ fn max_all<T: Real>(x: Value, plan: &[(usize, Ranges, Ranges)], made: [usize; 4]
     let [_, channels, rows, columns] = made;
     let [_, _, height, width] = image(&x)?;
     let (dtype, device) = (x.dtype(), x.device());
-    let values = x.into_vec::<T>()?;
+    let values = x.elements::<T>()?;
     let mut results = vec![T::of(0.0); count(&made)];
     let each = results.par_chunks_mut(rows * columns * channels).zip(plan);
     each.for_each(|(to, (image, rows, columns))| {
@@ -324,20 +324,19 @@ pub(super) fn suppress(centered: bool, args: &mut Args) -> Result<Value> {
         .and_then(|limit| limit.first().copied());
     let limit = usize::try_from(limit.unwrap_or(0)).unwrap_or(0);
     let mut threshold = |index: usize| -> Result<Option<f32>> {
-        let value = args
-            .optional(index)?
-            .map(Value::into_vec::<f32>)
-            .transpose()?;
-        Ok(value.and_then(|value| value.first().copied()))
+        let Some(value) = args.optional(index)? else {
+            return Ok(None);
+        };
+        Ok(value.elements::<f32>()?.first().copied())
     };
     let (overlap, least) = (threshold(3)?.unwrap_or(0.0), threshold(4)?);
     let device = boxes.device();
-    let boxes = boxes.into_vec::<f32>()?;
+    let boxes = boxes.elements::<f32>()?;
     let corners = boxes.as_chunks::<4>().0.iter();
     let corners: Vec<_> = corners
         .map(|&corners| Corners::new(corners, centered))
         .collect();
-    let scores = scores.into_vec::<f32>()?;
+    let scores = scores.elements::<f32>()?;
     let found: Vec<_> = (0..batches * classes)
         .into_par_iter()
         .map(|at| {

@@ -47,6 +47,9 @@ pub(super) fn resize(
         let rows: Vec<_> = (0..axis.made).map(|to| row(how, axis, to)).collect();
         plan.push((axis.at, rows));
     }
+    // What gets smaller first, so that the others have less to do.
+    let size = |at: usize| x.shape().get(at).copied().unwrap_or(1);
+    plan.sort_by_key(|(at, rows)| rows.len() >= size(*at));
     let floats = matches!(x, Value::Float(_));
     if let (ResizeMode::Nearest(_), false) = (how.mode, floats) {
         return select(x, &plan);

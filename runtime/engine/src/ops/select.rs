@@ -69,8 +69,8 @@ fn ranks(x: Value) -> Result<Vec<i64>> {
             x.to_floats()?.into_iter().map(rank).collect()
         }
         Value::Int(_) if x.dtype() == DType::U64 => {
-            let ordered = |x: u64| (x ^ (1 << 63)).cast_signed();
-            x.into_vec::<u64>()?.into_iter().map(ordered).collect()
+            let ordered = |x: &u64| (x ^ (1 << 63)).cast_signed();
+            x.elements::<u64>()?.iter().map(ordered).collect()
         }
         Value::Int(_) | Value::Bool(_) => x.to_ints()?,
         Value::Text(..) => {

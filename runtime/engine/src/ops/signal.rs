@@ -61,7 +61,8 @@ fn lines(x: Value, along: usize) -> Result<Vec<Vec<Complex>>> {
         .filter(|&at| at != along)
         .chain([along, rank - 1])
         .collect();
-    let values = x.permute(&order).into_vec::<f64>()?;
+    let moved = x.permute(&order);
+    let values = moved.elements::<f64>()?;
     let complex = |pair: &[f64]| (first(pair), pair.get(1).copied().unwrap_or(0.0));
     let line = |line: &[f64]| line.chunks(parts).map(complex).collect();
     Ok(values.chunks((size * parts).max(1)).map(line).collect())

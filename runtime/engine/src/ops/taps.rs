@@ -1,10 +1,12 @@
 //! Weighted sums along one axis, computed on the host: what resizing, averages over windows
 //! and sums over neighbouring channels are made of.
 
+use std::borrow::Cow;
 use std::iter::Sum;
 use std::ops::{Add, Div, Mul, Sub};
 
 use burn_backend::Element;
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::{Result, count};
@@ -17,7 +19,7 @@ const PART: usize = 1 << 14;
 /// A type that is computed in.
 pub(super) trait Real:
     Element
-    + Copy
+    + Pod
     + PartialOrd
     + Add<Output = Self>
     + Sub<Output = Self>
@@ -112,18 +114,19 @@ pub(super) fn along(x: Value, axes: &[(usize, Vec<Row>)]) -> Result<Value> {
 
 fn all<T: Real>(x: Value, axes: &[(usize, Vec<Row>)]) -> Result<Value> {
     let (dtype, device, mut shape) = (x.dtype(), x.device(), x.shape());
-    let mut values = x.into_vec::<T>()?;
+    let mut values = x.elements::<T>()?;
     for (at, rows) in axes {
         let outer = shape.iter().take(*at).product();
         let inner = shape.iter().skip(at + 1).product();
         let size = shape.get(*at).copied().unwrap_or(1);
-        values = sums(&values, [outer, size, inner], rows);
+        values = Cow::Owned(sums(&values, [outer, size, inner], rows));
         shape
             .iter_mut()
             .skip(*at)
             .take(1)
             .for_each(|size| *size = rows.len());
     }
+    let values = values.into_owned();
     Value::from_vec(values, &shape, dtype, &device)
 }
 

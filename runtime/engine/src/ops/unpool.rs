@@ -141,7 +141,7 @@ fn collect<T: Real>(
     image: usize,
 ) -> Result<Value> {
     let (dtype, device) = (x.dtype(), x.device());
-    let values = x.into_vec::<T>()?;
+    let values = x.elements::<T>()?;
     let mut sums = vec![T::of(0.0); count(made)];
     let planes = sums
         .par_chunks_mut(image)
