@@ -3,6 +3,7 @@
 //! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
 
 mod conv;
+mod deform;
 mod draw;
 mod einsum;
 mod elementwise;
@@ -168,7 +169,7 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         } => {
             let inputs = [args.take(0)?, args.take(1)?, args.take(2)?];
             let (bias, mask) = (args.optional(3)?, args.optional(4)?);
-            grid::deform_conv(conv, *offset_groups, inputs, bias, mask)?
+            deform::deform_conv(conv, *offset_groups, inputs, bias, mask)?
         }
         Op::Einsum(equation) => einsum::run(equation, args.all()?)?,
 

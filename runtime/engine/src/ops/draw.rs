@@ -136,6 +136,9 @@ pub(super) fn dropout(
             "a ratio of {ratio}, expected one from 0 to below 1"
         )));
     }
+    if !matches!(x, Value::Float(_)) {
+        return Err(x.unexpected("floats"));
+    }
     if !training || ratio == 0.0 {
         let mask = Value::full(DType::Bool, &x.shape(), 1.0, &x.device())?;
         return Ok(vec![x, mask]);

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::Result;
 use super::taps::{Real, Row, in_real, sums};
 use crate::error::OpError;
-use crate::value::Value;
+use crate::tensor::DType;
+use crate::value::{Value, check_size};
 
 /// Each element divided by a power of the sum of squares over its neighbouring channels.
 pub(super) fn local_response(
@@ -27,6 +28,7 @@ pub(super) fn local_response(
     if x.len() == 0 {
         return Ok(x);
     }
+    check_size(DType::F64, &[channels, size.min(channels), 2])?;
     in_real!(x.dtype(), divided(x, channels, size, [alpha, beta, bias]))
 }
 

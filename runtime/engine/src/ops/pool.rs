@@ -32,7 +32,8 @@ struct Placed {
     shape: Vec<usize>,
 }
 
-fn place(window: &Window, x: &Value) -> Result<Placed> {
+/// `planned`: where each window is written out element by element.
+fn place(window: &Window, x: &Value, planned: bool) -> Result<Placed> {
     let shape = x.shape();
     let [batch, channels, sizes @ ..] = shape.as_slice() else {
         return Err(OpError::Shape(format!(
@@ -70,6 +71,12 @@ fn place(window: &Window, x: &Value) -> Result<Placed> {
                 *extra = *made * stride + span(kernel, dilation) - padded;
                 *made += 1;
             }
+        }
+    }
+    // What a plan of all windows of an axis takes.
+    for (&made, &kernel) in made.iter().zip(&window.kernel) {
+        if axes > 2 || planned {
+            check_size(DType::F64, &[made, kernel, 2])?;
         }
     }
     let mut result = vec![*batch, *channels];
@@ -189,7 +196,7 @@ pub(super) fn max(
     column_major: bool,
     x: Value,
 ) -> Result<Vec<Value>> {
-    let placed = place(window, &x)?;
+    let placed = place(window, &x, indices)?;
     if placed.shape.contains(&0) {
         let empty = |dtype| Value::full(dtype, &placed.shape, 0.0, &x.device());
         return Ok(vec![empty(x.dtype())?, empty(DType::I64)?]);
@@ -338,12 +345,13 @@ fn transposed(place: usize, sizes: &[usize]) -> usize {
 }
 
 pub(super) fn average(window: &Window, count_padding: bool, x: Value) -> Result<Value> {
-    let placed = place(window, &x)?;
+    let dilated = window.dilations.iter().any(|&dilation| dilation > 1);
+    let placed = place(window, &x, dilated)?;
     if placed.shape.contains(&0) {
         return Value::full(x.dtype(), &placed.shape, 0.0, &x.device());
     }
     match placed.flat() {
-        Some(flat) if flat.dilations == [1, 1] => flat_average(&placed, &flat, count_padding, x),
+        Some(flat) if !dilated => flat_average(&placed, &flat, count_padding, x),
         _ => {
             let share = |inside: usize, padded: usize| {
                 let counted = if count_padding { padded } else { inside };
@@ -395,7 +403,7 @@ fn power(x: Value, p: f64) -> Result<Value> {
 
 /// The p-norm of each window.
 pub(super) fn lp(window: &Window, p: f32, x: Value) -> Result<Value> {
-    let placed = place(window, &x)?;
+    let placed = place(window, &x, true)?;
     let p = f64::from(p);
     let sums = along(power(x, p)?, &placed.rows(|_, _| 1.0))?;
     power(sums, 1.0 / p)

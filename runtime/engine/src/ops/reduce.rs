@@ -7,7 +7,7 @@ use super::{Result, axes, axis, count, index};
 use crate::error::OpError;
 use crate::graph::Reduce;
 use crate::tensor::DType;
-use crate::value::{B, Value};
+use crate::value::{B, Value, check_size};
 
 /// Over the given axes, or all where none is given.
 pub(super) fn reduce(kind: Reduce, x: Value, over: &[i64], keep_dims: bool) -> Result<Value> {
@@ -137,6 +137,7 @@ fn bound(
     if dtype == DType::Bool {
         return Value::full(dtype, shape, f64::from(u8::from(largest)), device);
     }
+    check_size(dtype, shape)?;
     // Infinity is cut to what the type holds.
     let value = if largest {
         f64::INFINITY

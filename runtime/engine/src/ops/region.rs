@@ -50,18 +50,38 @@ fn batch(number: i64, size: usize) -> Result<usize> {
 /// with their weights.
 type Bins = Vec<Vec<[(usize, f64); 2]>>;
 
-fn bins(start: f32, length: f32, bins: usize, samples: usize, size: usize) -> Result<Bins> {
-    let width = length / bins as f32;
-    let number = if samples > 0 {
-        samples as f32
-    } else {
-        width.ceil().max(0.0)
-    };
-    if number > MAX_SAMPLES {
-        return Err(OpError::Value(format!(
-            "{number} samples along an axis of a box"
-        )));
+/// One axis of a box.
+#[derive(Clone, Copy)]
+struct Side {
+    start: f64,
+    /// Of each bin.
+    width: f64,
+    /// Samples of each bin.
+    samples: usize,
+}
+
+impl Side {
+    fn new(start: f32, length: f32, bins: usize, samples: usize) -> Result<Self> {
+        let width = length / bins as f32;
+        let number = if samples > 0 {
+            samples as f32
+        } else {
+            width.ceil().max(0.0)
+        };
+        if number > MAX_SAMPLES {
+            return Err(OpError::Value(format!(
+                "{number} samples along an axis of a box"
+            )));
+        }
+        Ok(Self {
+            start: start.into(),
+            width: width.into(),
+            samples: number as usize,
+        })
     }
+}
+
+fn bins(side: Side, bins: usize, size: usize) -> Bins {
     let last = size - 1;
     let sample = |x: f64| {
         if x < -1.0 || x > size as f64 {
@@ -75,17 +95,19 @@ fn bins(start: f32, length: f32, bins: usize, samples: usize, size: usize) -> Re
         let share = x - low as f64;
         [(low, 1.0 - share), (low + 1, share)]
     };
-    let (start, width, number) = (f64::from(start), f64::from(width), f64::from(number));
+    let part = side.width / side.samples as f64;
     let bin = |bin: usize| {
-        let place = |i: usize| start + bin as f64 * width + (i as f64 + 0.5) * width / number;
-        (0..number as usize).map(|i| sample(place(i))).collect()
+        let start = side.start + bin as f64 * side.width;
+        (0..side.samples)
+            .map(|i| sample(start + (i as f64 + 0.5) * part))
+            .collect()
     };
-    Ok((0..bins).map(bin).collect())
+    (0..bins).map(bin).collect()
 }
 
 /// `[rois, c, height, width]` from an image `[n, c, h, w]` and boxes `[rois, 4]`.
 pub(super) fn align(how: &RoiAlign, x: Value, rois: &Value, batches: &[i64]) -> Result<Value> {
-    let [images, channels, height, width] = image(&x)?;
+    let [images, channels, ..] = image(&x)?;
     let boxes = boxes::<4>(rois)?;
     if boxes.len() != batches.len() {
         let (boxes, batches) = (boxes.len(), batches.len());
@@ -112,8 +134,8 @@ pub(super) fn align(how: &RoiAlign, x: Value, rois: &Value, batches: &[i64]) -> 
             let (h, w) = ((y2 - y1).max(least), (x2 - x1).max(least));
             Ok((
                 batch(at, images)?,
-                bins(y1, h, rows, how.samples, height)?,
-                bins(x1, w, columns, how.samples, width)?,
+                Side::new(y1, h, rows, how.samples)?,
+                Side::new(x1, w, columns, how.samples)?,
             ))
         });
     let plan = plan.collect::<Result<Vec<_>>>()?;
@@ -122,7 +144,7 @@ pub(super) fn align(how: &RoiAlign, x: Value, rois: &Value, batches: &[i64]) -> 
 
 fn align_all<T: Real>(
     x: Value,
-    plan: &[(usize, Bins, Bins)],
+    plan: &[(usize, Side, Side)],
     max: bool,
     made: [usize; 4],
 ) -> Result<Value> {
@@ -134,14 +156,15 @@ fn align_all<T: Real>(
     let plane = rows * columns;
     let size = height * width;
     let each = results.par_chunks_mut(plane * channels).zip(plan);
-    each.for_each(|(to, (image, rows, columns))| {
+    each.for_each(|(to, (image, y, x))| {
+        let (rows, columns) = (bins(*y, rows, height), bins(*x, columns, width));
         let from = values.chunks(size).skip(image * channels);
         if max {
             for (to, plane) in to.chunks_mut(plane).zip(from) {
-                largest(to, plane, width, rows, columns);
+                largest(to, plane, width, &rows, &columns);
             }
         } else {
-            let (rows, columns) = (merged(rows), merged(columns));
+            let (rows, columns) = (merged(&rows), merged(&columns));
             for (to, plane) in to.chunks_mut(plane).zip(from) {
                 average(to, plane, width, &rows, &columns);
             }

@@ -37,6 +37,8 @@ pub(super) fn resize(
             .take(1)
             .for_each(|size| *size = axis.made);
         check_size(DType::F64, &shape)?;
+        // A plan of each element takes more memory than the element.
+        check_size(DType::F64, &[axis.made, 16])?;
         let whole = how.coordinates != Coordinates::CropAndResize || axis.roi == (0.0, 1.0);
         if axis.size == axis.made && axis.scale == 1.0 && whole {
             continue;
