@@ -188,8 +188,8 @@ impl Flat {
     }
 }
 
-/// The largest elements and, where they are asked for, their places in the flat tensor: `[n,
-/// c, …]` counted along the last axis first, or along the last of `…` last.
+/// The largest elements and, where they are asked for, their places in the flat tensor; with
+/// `column_major`, places within a plane count its first axis fastest.
 pub(super) fn max(
     window: &Window,
     indices: bool,

@@ -91,15 +91,17 @@ pub(super) fn col2im(
     let pads = window_pads(&padding, &image, &block, &strides, &dilations)?;
     let steps = output_sizes(&image, &block, &strides, &dilations, &pads)?;
     let shape = x.shape();
-    let number = block
-        .iter()
-        .try_fold(1usize, |n, &size| n.checked_mul(size));
-    let number = number.unwrap_or(usize::MAX);
+    let product = |sizes: &[usize]| {
+        sizes
+            .iter()
+            .try_fold(1usize, |n, &size| n.checked_mul(size))
+    };
+    let number = product(&block).unwrap_or(usize::MAX);
     let [batch, columns, length] = shape.as_slice() else {
         return Err(OpError::Shape(format!("expected rank 3, found {shape:?}")));
     };
     let channels = columns / number;
-    if channels * number != *columns || *length != count(&steps) {
+    if channels * number != *columns || Some(*length) != product(&steps) {
         return Err(OpError::Shape(format!(
             "columns {shape:?} for blocks {block:?} at {steps:?} places"
         )));
