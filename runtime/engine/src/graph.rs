@@ -5,6 +5,9 @@
 //! Attributes are parsed and checked when a node is made; what older operator sets gave as
 //! attributes and newer ones give as inputs (`axes`, `pads`, `k`…) is always an input here.
 
+mod image;
+mod signal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,6 +15,9 @@ use crate::kernels::{Activation, Filters, Lstm, Packed};
 use crate::signature::TensorSpec;
 use crate::tensor::DType;
 use crate::value::Value;
+
+pub(crate) use image::*;
+pub(crate) use signal::*;
 
 /// The number of a value in a [`Program`].
 pub(crate) type ValueId = usize;
@@ -142,6 +148,12 @@ pub(crate) enum Op {
     // Element by element
     Unary(Unary),
     Binary(Binary),
+    /// The right side's axes are those of the left side from `axis` on, as they could be
+    /// before opset 7.
+    BinaryAt {
+        kind: Binary,
+        axis: i64,
+    },
     Variadic(Variadic),
     Compare(Compare),
     Logic(Logic),
@@ -184,8 +196,37 @@ pub(crate) enum Op {
         output_shape: Vec<usize>,
     },
 
+    /// Inputs: x, weights, offsets, bias?, mask?.
+    DeformConv {
+        conv: Conv,
+        offset_groups: usize,
+    },
+    /// Letters of each input, then those of the result.
+    Einsum(Einsum),
+
     // Windows
-    MaxPool(Window),
+    /// Outputs: x, indices where `indices` says so, counted along the first axis of a plane
+    /// first where they are `column_major`.
+    MaxPool {
+        window: Window,
+        indices: bool,
+        column_major: bool,
+    },
+    /// Inputs: x, indices, shape?.
+    MaxUnpool(Window),
+    LpPool {
+        window: Window,
+        p: f32,
+    },
+    GlobalLpPool {
+        p: f32,
+    },
+    /// Inputs: columns, shape of the image, shape of a block.
+    Col2Im {
+        strides: Vec<usize>,
+        dilations: Vec<usize>,
+        pads: Vec<usize>,
+    },
     AveragePool {
         window: Window,
         count_padding: bool,
@@ -207,6 +248,12 @@ pub(crate) enum Op {
     LpNorm {
         axis: i64,
         p: i64,
+    },
+    LocalResponseNorm {
+        size: usize,
+        alpha: f32,
+        beta: f32,
+        bias: f32,
     },
     /// `flat`: over everything from `axis` on, as before opset 13.
     Softmax {
@@ -232,6 +279,16 @@ pub(crate) enum Op {
         exclusive: bool,
         reverse: bool,
     },
+    CumProd {
+        exclusive: bool,
+        reverse: bool,
+    },
+    /// `flat`: over everything from `axis` on, as before opset 13.
+    Hardmax {
+        axis: i64,
+        flat: bool,
+    },
+    Det,
     /// Inputs: x, k.
     TopK {
         axis: i64,
@@ -240,8 +297,10 @@ pub(crate) enum Op {
 
     // Shapes
     Identity,
-    /// Outputs: x, mask?.
-    Dropout,
+    /// Inputs: x, ratio?, training?. Outputs: x, mask?.
+    Dropout {
+        seed: Option<i64>,
+    },
     Shape {
         start: i64,
         end: i64,
@@ -282,6 +341,7 @@ pub(crate) enum Op {
     },
     SpaceToDepth {
         block: usize,
+        columns_first: bool,
     },
     Trilu {
         upper: bool,
@@ -295,6 +355,12 @@ pub(crate) enum Op {
     },
     /// Inputs: start, limit, step.
     Range,
+    /// `dtype`: that of the input where there is none.
+    EyeLike {
+        dtype: Option<DType>,
+        diagonal: i64,
+    },
+    Draw(Draw),
 
     // By index
     Gather {
@@ -303,7 +369,9 @@ pub(crate) enum Op {
     GatherElements {
         axis: i64,
     },
-    GatherNd,
+    GatherNd {
+        batch_dims: usize,
+    },
     ScatterElements {
         axis: i64,
         update: Update,
@@ -312,10 +380,32 @@ pub(crate) enum Op {
         update: Update,
     },
     NonZero,
+    /// Inputs: x, condition.
+    Compress {
+        axis: Option<i64>,
+    },
+    /// Outputs: values, first places, places of all among the values, counts.
+    Unique {
+        axis: Option<i64>,
+        sorted: bool,
+    },
+    /// Inputs: x, lengths.
+    ReverseSequence {
+        batch_axis: i64,
+        time_axis: i64,
+    },
+    /// Inputs: cache, update, places?. `circular`: what doesn't fit goes on at the start.
+    TensorScatter {
+        axis: i64,
+        circular: bool,
+    },
     /// Inputs: indices, depth, [off, on].
     OneHot {
         axis: i64,
     },
+
+    Image(Image),
+    Signal(Signal),
 
     // Over time
     Recurrent(Recurrent),
@@ -381,16 +471,27 @@ impl Op {
 
     /// Whether each run gives something else.
     pub fn draws(&self) -> bool {
-        false
+        // Whether a dropout draws is an input.
+        matches!(self, Self::Draw(_) | Self::Dropout { .. })
     }
 
     /// Which inputs decide, by what they hold, the shape of what is made; `None` where the
     /// shape follows from all the data.
     pub fn shaping_inputs(&self) -> Option<&'static [usize]> {
         Some(match self {
-            Self::NonZero | Self::Sequence(_) => return None,
+            Self::NonZero
+            | Self::Sequence(_)
+            | Self::Compress { .. }
+            | Self::Unique { .. }
+            | Self::Image(Image::NonMaxSuppression { .. }) => return None,
             control if control.is_control() => return None,
-            Self::ConstantOfShape { .. } => &[0],
+            Self::ConstantOfShape { .. } | Self::Signal(Signal::Window { .. }) => &[0],
+            Self::Image(Image::AffineGrid { .. } | Image::CenterCropPad { .. }) => &[1],
+            Self::Image(Image::Resize(_)) => &[1, 2, 3],
+            Self::MaxUnpool(_) => &[2],
+            Self::Col2Im { .. } | Self::Signal(Signal::Dft { .. }) => &[1, 2],
+            Self::Signal(Signal::Stft { .. }) => &[1, 3],
+            Self::Signal(Signal::MelWeights { .. }) => &[0, 1],
             Self::Reshape { .. }
             | Self::Squeeze
             | Self::Unsqueeze
@@ -577,6 +678,31 @@ pub(crate) struct Window {
     pub dilations: Vec<usize>,
     pub padding: Padding,
     pub ceil: bool,
+}
+
+/// Sums of products over axes named by letters.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Einsum {
+    pub inputs: Vec<Letters>,
+    pub output: Letters,
+}
+
+/// The names of a tensor's axes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Letters {
+    pub before: Vec<char>,
+    /// The axes after `before` that have no names, and the names after these.
+    pub ellipsis: Option<Vec<char>>,
+}
+
+impl Letters {
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = char> {
+        self.before
+            .iter()
+            .chain(self.ellipsis.iter().flatten())
+            .copied()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,7 +13,7 @@ mod tile;
 
 pub(crate) use activation::Activation;
 pub(crate) use conv::{Filters, Geometry, conv};
-pub(crate) use flex::{F32, unary};
+pub(crate) use flex::{F32, elements, unary};
 pub(crate) use gemm::{Bias, Left, Matrix, Packed, Right, gemm};
 pub(crate) use lstm::Lstm;
 pub(crate) use rows::{layer_norm, reduce, reduce_columns, reduces, softmax};

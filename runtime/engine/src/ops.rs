@@ -3,20 +3,33 @@
 //! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
 
 mod conv;
+mod deform;
+mod draw;
+mod einsum;
 mod elementwise;
+mod fourier;
+mod grid;
+mod image;
 mod index;
+mod lrn;
 mod matmul;
 mod norm;
 mod pool;
 mod reduce;
+mod region;
+mod resize;
 mod rnn;
+mod select;
 mod sequence;
 mod shape;
+mod signal;
+mod taps;
+mod unpool;
 
 use burn_dispatch::DispatchDevice;
 
 use crate::error::OpError;
-use crate::graph::Op;
+use crate::graph::{Op, Reduce};
 use crate::value::{Item, Value};
 
 pub(crate) use norm::fold_batch_norm;
@@ -115,6 +128,9 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
     let one = match op {
         Op::Unary(kind) => elementwise::unary(*kind, args.take(0)?)?,
         Op::Binary(kind) => elementwise::binary(*kind, args.take(0)?, args.take(1)?)?,
+        Op::BinaryAt { kind, axis } => {
+            elementwise::binary_at(*kind, args.take(0)?, args.take(1)?, *axis)?
+        }
         Op::Variadic(kind) => elementwise::variadic(*kind, args.all()?)?,
         Op::Compare(kind) => elementwise::compare(*kind, args.take(0)?, args.take(1)?)?,
         Op::Logic(kind) => elementwise::logic(*kind, args.take(0)?, args.take(1)?)?,
@@ -163,18 +179,52 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             conv::conv_transpose(conv, output_padding, output_shape, x, weights, bias)?
         }
 
-        Op::MaxPool(window) => pool::max(window, args.take(0)?)?,
+        Op::DeformConv {
+            conv,
+            offset_groups,
+        } => {
+            let inputs = [args.take(0)?, args.take(1)?, args.take(2)?];
+            let (bias, mask) = (args.optional(3)?, args.optional(4)?);
+            deform::deform_conv(conv, *offset_groups, inputs, bias, mask)?
+        }
+        Op::Einsum(equation) => einsum::run(equation, args.all()?)?,
+
+        Op::MaxPool {
+            window,
+            indices,
+            column_major,
+        } => return pool::max(window, *indices, *column_major, args.take(0)?),
+        Op::MaxUnpool(window) => {
+            let (places, shape) = (args.take(1)?, args.optional_ints(2)?);
+            unpool::unpool(window, args.take(0)?, &places, shape)?
+        }
+        Op::LpPool { window, p } => pool::lp(window, *p, args.take(0)?)?,
+        Op::GlobalLpPool { p } => pool::global_lp(*p, args.take(0)?)?,
+        Op::Col2Im {
+            strides,
+            dilations,
+            pads,
+        } => {
+            let (image, block) = (args.ints(1)?, args.ints(2)?);
+            unpool::col2im(args.take(0)?, &image, &block, strides, dilations, pads)?
+        }
         Op::AveragePool {
             window,
             count_padding,
         } => pool::average(window, *count_padding, args.take(0)?)?,
-        Op::GlobalMaxPool => pool::global(crate::graph::Reduce::Max, args.take(0)?)?,
-        Op::GlobalAveragePool => pool::global(crate::graph::Reduce::Mean, args.take(0)?)?,
+        Op::GlobalMaxPool => pool::global(Reduce::Max, args.take(0)?)?,
+        Op::GlobalAveragePool => pool::global(Reduce::Mean, args.take(0)?)?,
 
         Op::BatchNorm { epsilon } => norm::batch(args, *epsilon)?,
         Op::InstanceNorm { epsilon } => norm::instance(args, *epsilon)?,
         Op::LayerNorm { axis, epsilon } => norm::layer(args, *axis, *epsilon)?,
         Op::LpNorm { axis, p } => norm::lp(args.take(0)?, *axis, *p)?,
+        Op::LocalResponseNorm {
+            size,
+            alpha,
+            beta,
+            bias,
+        } => lrn::local_response(args.take(0)?, *size, *alpha, *beta, *bias)?,
         Op::Softmax { axis, flat, log } => norm::softmax(args.take(0)?, *axis, *flat, *log)?,
 
         Op::Reduce {
@@ -198,14 +248,27 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         } => reduce::arg_extreme(args.take(0)?, *largest, *axis, *keep_dims, *last)?,
         Op::CumSum { exclusive, reverse } => {
             let axis = args.ints(1)?;
-            reduce::cumulative_sum(args.take(0)?, &axis, *exclusive, *reverse)?
+            reduce::cumulative(Reduce::Sum, args.take(0)?, &axis, *exclusive, *reverse)?
         }
+        Op::CumProd { exclusive, reverse } => {
+            let axis = args.ints(1)?;
+            reduce::cumulative(Reduce::Prod, args.take(0)?, &axis, *exclusive, *reverse)?
+        }
+        Op::Hardmax { axis, flat } => reduce::hardmax(args.take(0)?, *axis, *flat)?,
+        Op::Det => reduce::determinant(args.take(0)?)?,
         Op::TopK { axis, largest } => {
             let k = args.ints(1)?;
             return reduce::top_k(args.take(0)?, &k, *axis, *largest);
         }
 
-        Op::Dropout => return shape::dropout(args.take(0)?),
+        Op::Dropout { seed } => {
+            let one = |value: Value| Ok(value.to_floats()?.first().copied());
+            let ratio = args.optional(1)?.and_then(|value| one(value).transpose());
+            let training = args.optional(2)?.and_then(|value| one(value).transpose());
+            let training = training.transpose()?.unwrap_or(0.0) != 0.0;
+            let ratio = ratio.transpose()?.unwrap_or(0.5);
+            return draw::dropout(args.take(0)?, ratio, training, *seed);
+        }
         Op::Shape { start, end } => shape::shape(&args.take(0)?, *start, *end),
         Op::Size => shape::size(&args.take(0)?),
         Op::Reshape { allow_zero } => {
@@ -249,7 +312,10 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             block,
             columns_first,
         } => shape::depth_to_space(args.take(0)?, *block, *columns_first)?,
-        Op::SpaceToDepth { block } => shape::space_to_depth(args.take(0)?, *block)?,
+        Op::SpaceToDepth {
+            block,
+            columns_first,
+        } => shape::space_to_depth(args.take(0)?, *block, *columns_first)?,
         Op::Trilu { upper } => {
             let diagonal = args
                 .optional_ints(1)?
@@ -266,7 +332,9 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         Op::GatherElements { axis } => {
             index::gather_elements(args.take(0)?, &args.take(1)?, *axis)?
         }
-        Op::GatherNd => index::gather_nd(args.take(0)?, &args.take(1)?)?,
+        Op::GatherNd { batch_dims } => {
+            index::gather_nd(args.take(0)?, &args.take(1)?, *batch_dims)?
+        }
         Op::ScatterElements { axis, update } => {
             let (x, indices, updates) = (args.take(0)?, args.take(1)?, args.take(2)?);
             index::scatter_elements(x, &indices, &updates, *axis, *update)?
@@ -275,10 +343,27 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             let (x, indices, updates) = (args.take(0)?, args.take(1)?, args.take(2)?);
             index::scatter_nd(x, &indices, &updates, *update)?
         }
+        Op::Compress { axis } => select::compress(args.take(0)?, args.take(1)?, *axis)?,
+        Op::Unique { axis, sorted } => return select::unique(args.take(0)?, *axis, *sorted),
+        Op::ReverseSequence {
+            batch_axis,
+            time_axis,
+        } => {
+            let lengths = args.ints(1)?;
+            select::reverse_sequence(args.take(0)?, &lengths, *batch_axis, *time_axis)?
+        }
+        Op::TensorScatter { axis, circular } => {
+            let places = args.optional_ints(2)?;
+            select::tensor_scatter(args.take(0)?, args.take(1)?, places, *axis, *circular)?
+        }
+        Op::EyeLike { dtype, diagonal } => select::eye_like(&args.take(0)?, *dtype, *diagonal)?,
+        Op::Draw(draw) => draw::run(draw, args, device)?,
+        Op::Image(kind) => image::run(kind, args)?,
+        Op::Signal(kind) => signal::run(*kind, args, device)?,
         Op::NonZero => index::non_zero(&args.take(0)?)?,
         Op::OneHot { axis } => {
-            let (indices, depth, values) = (args.take(0)?, args.ints(1)?, args.take(2)?);
-            index::one_hot(&indices, &depth, values, *axis)?
+            let (indices, depth, values) = (args.take(0)?, args.take(1)?, args.take(2)?);
+            index::one_hot(indices, &depth, values, *axis)?
         }
 
         Op::Recurrent(layer) => return rnn::run(layer, args),

@@ -4,19 +4,22 @@
 //! they become methods. Shapes are checked by the operators before these are called, since
 //! burn's kernels panic on a misfit.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_backend::tensor::IndexingUpdateOp;
 use burn_backend::{
-    BoolDType, BoolStore, DType as BurnType, FloatDType, IntDType, Scalar, Shape, Slice,
+    BoolDType, BoolStore, DType as BurnType, Element, FloatDType, IntDType, Scalar, Shape, Slice,
     TensorData, TensorMetadata, read_sync,
 };
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
+use bytemuck::Pod;
 use bytes::Bytes;
 
 use crate::device;
 use crate::error::OpError;
+use crate::kernels;
 use crate::tensor::{DType, Narrow, Tensor, TensorError};
 
 /// The backend that everything runs on: it picks the device's own at run time.
@@ -110,6 +113,53 @@ impl Value {
     /// The elements as floats, on the host.
     pub fn to_floats(&self) -> Result<Vec<f64>, OpError> {
         Ok(self.clone().into_data()?.iter::<f64>().collect())
+    }
+
+    /// The elements as `T`, on the host: without a copy where they are of that type and lie
+    /// there in order.
+    pub fn elements<T: Element + Pod>(&self) -> Result<Cow<'_, [T]>, OpError> {
+        if let Some(elements) = kernels::elements(self.tensor()) {
+            return Ok(Cow::Borrowed(elements));
+        }
+        let values = self.clone().into_data()?.convert::<T>().try_into_vec::<T>();
+        let values = values.map_err(|error| OpError::Value(format!("reading a tensor: {error:?}")));
+        values.map(Cow::Owned)
+    }
+
+    /// A tensor of elements from the host, converted to `dtype`: for integers, rounded to the
+    /// nearest one that the type holds.
+    pub fn from_vec<T: Element>(
+        values: Vec<T>,
+        shape: &[usize],
+        dtype: DType,
+        device: &DispatchDevice,
+    ) -> Result<Self, OpError> {
+        let data = TensorData::new(values, Shape::from(shape.to_vec()));
+        if is_float(dtype) {
+            let data = data.convert_dtype(burn_type(dtype)?);
+            return Ok(Self::Float(B::float_from_data(data, device)));
+        }
+        let kind = int_type(dtype)?;
+        let (low, high) = match kind {
+            IntDType::I8 => (i8::MIN.into(), i8::MAX.into()),
+            IntDType::I16 => (i16::MIN.into(), i16::MAX.into()),
+            IntDType::I32 => (i32::MIN.into(), i32::MAX.into()),
+            IntDType::I64 => (i64::MIN as f64, i64::MAX as f64),
+            IntDType::U8 => (0.0, u8::MAX.into()),
+            IntDType::U16 => (0.0, u16::MAX.into()),
+            IntDType::U32 => (0.0, u32::MAX.into()),
+            IntDType::U64 => (0.0, u64::MAX as f64),
+        };
+        let bounded = |value: f64| value.round_ties_even().clamp(low, high);
+        let data = if kind == IntDType::U64 {
+            let values = data.iter::<f64>().map(|value| bounded(value) as u64);
+            TensorData::new(values.collect(), Shape::from(shape.to_vec()))
+        } else {
+            let values = data.iter::<f64>().map(|value| bounded(value) as i64);
+            TensorData::new(values.collect(), Shape::from(shape.to_vec()))
+        };
+        let data = data.convert_dtype(burn_type(dtype)?);
+        Ok(Self::Int(B::int_from_data(data, device)))
     }
 
     /// The elements of a tensor of strings.

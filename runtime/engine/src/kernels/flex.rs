@@ -1,8 +1,9 @@
 //! burn's CPU tensors as slices, and slices as such tensors.
 
-use burn_backend::TensorMetadata;
+use burn_backend::{Element, TensorMetadata};
 use burn_dispatch::backends::flex::{FlexTensor, Layout};
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::activation::Activation;
@@ -11,6 +12,21 @@ use crate::value::Value;
 
 /// Elements for which it pays to ask other threads.
 const PART: usize = 1 << 15;
+
+/// The elements of a tensor of this type that lie in order in the memory of the CPU.
+pub(crate) fn elements<T: Element + Pod>(t: &DispatchTensor) -> Option<&[T]> {
+    let DispatchTensorKind::Flex(
+        BackendTensor::Float(t) | BackendTensor::Int(t) | BackendTensor::Bool(t),
+    ) = &t.kind
+    else {
+        return None;
+    };
+    if t.dtype() != T::dtype() || !t.is_contiguous() {
+        return None;
+    }
+    let (start, count) = (t.layout().start_offset(), t.shape().num_elements());
+    t.storage::<T>().get(start..start + count)
+}
 
 /// An f32 tensor in the CPU's memory.
 #[derive(Clone)]

@@ -1,12 +1,15 @@
 //! From an operator's name and attributes to an [`Op`], for all operator sets that differ.
 
+mod einsum;
 mod elementwise;
+mod image;
 mod index;
 mod norm;
 mod reduce;
 mod rnn;
 mod sequence;
 mod shape;
+mod signal;
 mod window;
 
 use burn_dispatch::DispatchDevice;
@@ -15,7 +18,7 @@ use super::attributes::Attributes;
 use crate::error::LoadError;
 use crate::graph::*;
 use crate::onnx;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// What is wrong with a node, or with something inside it.
 pub(super) enum ParseError {
@@ -82,6 +85,16 @@ impl Context<'_> {
         self.as_input(index, tensor.map_err(|error| error.to_string())?)
     }
 
+    fn floats_as_input(
+        &mut self,
+        index: usize,
+        values: Option<Vec<f32>>,
+    ) -> Result<(), ParseError> {
+        let Some(values) = values else { return Ok(()) };
+        let tensor = Tensor::from_f32(vec![values.len()], &values);
+        self.as_input(index, tensor.map_err(|error| error.to_string())?)
+    }
+
     fn float_as_input(&mut self, index: usize, value: Option<f32>) -> Result<(), ParseError> {
         let Some(value) = value else { return Ok(()) };
         self.as_input(
@@ -96,7 +109,9 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
     match op {
         Op::Split { .. } => None,
         control if control.is_control() => None,
-        Op::TopK { .. } | Op::Dropout => Some(2),
+        Op::TopK { .. } | Op::Dropout { .. } => Some(2),
+        Op::MaxPool { .. } => Some(2),
+        Op::Unique { .. } => Some(4),
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -125,6 +140,15 @@ pub(super) fn constant(attributes: &mut Attributes, node: &str) -> Result<Tensor
     made.map_err(|error| error.to_string().into())
 }
 
+/// The element type that an attribute names.
+fn dtype(a: &mut Attributes, name: &str, context: &Context) -> Result<Option<DType>, ParseError> {
+    let Some(number) = a.int(name)? else {
+        return Ok(None);
+    };
+    let number = i32::try_from(number).unwrap_or(0);
+    Ok(Some(onnx::dtype(number, context.node)?))
+}
+
 /// A family's parser: the operator, or nothing where it is of another family.
 type Parser = fn(&str, &mut Attributes, &mut Context) -> Result<Option<Op>, ParseError>;
 
@@ -137,6 +161,8 @@ const FAMILIES: &[Parser] = &[
     norm::parse,
     rnn::parse,
     sequence::parse,
+    image::parse,
+    signal::parse,
 ];
 
 /// The operator, or nothing where it is not supported.

@@ -2,13 +2,13 @@
 
 use burn_backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 
-use super::shape::pad_constant;
+use super::shape::pad;
 use super::{Result, count, elementwise};
 use crate::error::OpError;
-use crate::graph::{Conv, Padding};
+use crate::graph::{Conv, PadMode, Padding};
 use crate::kernels::{self, F32, Filters, Geometry};
 use crate::tensor::DType;
-use crate::value::{B, Value, check_size, range};
+use crate::value::{B, Value, check_size};
 
 /// A list of one number per axis; empty stands for ones.
 pub(super) fn per_axis(given: &[usize], axes: usize, what: &str) -> Result<Vec<usize>> {
@@ -324,41 +324,43 @@ pub(super) fn conv_transpose(
                 .saturating_add(span(kernel, dilation))
         })
         .collect();
-    let cut: Vec<(usize, usize)> = if output_shape.is_empty() {
-        match &conv.padding {
-            Padding::Explicit(_) => pads(&conv.padding, sizes, kernel, &strides, &dilations)?,
-            Padding::Same { upper } => whole
-                .iter()
-                .zip(sizes.iter().zip(&strides))
-                .zip(&extra)
-                .map(|((&whole, (&size, &stride)), &extra)| {
-                    share(
-                        (whole + extra).saturating_sub(size.saturating_mul(stride)),
-                        *upper,
-                    )
-                })
-                .collect(),
+    let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let total = whole
+        .iter()
+        .zip(&extra)
+        .map(|(&whole, &extra)| whole.saturating_add(extra));
+    // What doesn't fit into the wanted sizes is cut off; what they miss is added.
+    let cut: Vec<(i64, i64)> = match (&conv.padding, output_shape) {
+        (Padding::Explicit(_), []) => {
+            let pads = pads(&conv.padding, sizes, kernel, &strides, &dilations)?;
+            pads.into_iter()
+                .map(|(begin, end)| (signed(begin), signed(end)))
+                .collect()
         }
-    } else {
-        let upper = conv.padding == Padding::Same { upper: true };
-        let wanted = per_axis(output_shape, axes, "output sizes")?;
-        let total = whole.iter().zip(&extra).zip(&wanted);
-        total
-            .map(|((&whole, &extra), &n)| share((whole + extra).saturating_sub(n), upper))
-            .collect()
+        (padding, _) => {
+            let upper = *padding == Padding::Same { upper: true };
+            let wanted = match output_shape {
+                [] => {
+                    let each = sizes.iter().zip(&strides);
+                    each.map(|(&size, &stride)| size.saturating_mul(stride))
+                        .collect()
+                }
+                given => per_axis(given, axes, "output sizes")?,
+            };
+            let over = total.clone().zip(&wanted);
+            let over = over.map(|(total, &wanted)| signed(total).saturating_sub(signed(wanted)));
+            // Same padding never adds.
+            let least = if output_shape.is_empty() { 0 } else { i64::MIN };
+            over.map(|over| share(over.max(least), upper)).collect()
+        }
     };
     let mut full = vec![*batch, made];
-    full.extend(
-        whole
-            .iter()
-            .zip(&extra)
-            .map(|(&whole, &extra)| whole.saturating_add(extra)),
-    );
+    full.extend(total.clone());
     check_size(x.dtype(), &full)?;
-    for (&size, &(begin, end)) in full.iter().skip(2).zip(&cut) {
-        if begin.saturating_add(end) >= size {
+    for (total, &(begin, end)) in total.zip(&cut) {
+        if begin.saturating_add(end) >= signed(total) {
             return Err(OpError::Shape(format!(
-                "padding {begin} + {end} leaves nothing of {size}"
+                "padding {begin} + {end} leaves nothing of {total}"
             )));
         }
     }
@@ -381,18 +383,14 @@ pub(super) fn conv_transpose(
         }
         _ => return Err(OpError::Shape(format!("{axes} axes, expected 1 to 3"))),
     });
-    let added: Vec<_> = [0, 0]
-        .into_iter()
-        .chain(extra)
-        .map(|extra| (0, extra))
-        .collect();
-    let done = pad_constant(done, &added, 0.0)?;
-    let slices: Vec<_> = full
+    let begin = cut.iter().map(|cut| cut.0.saturating_neg());
+    let end = cut
         .iter()
-        .zip([(0, 0), (0, 0)].iter().chain(&cut))
-        .map(|(&size, &(begin, end))| range(begin, size - end, 1))
-        .collect();
-    let done = done.slice(&slices);
+        .zip(&extra)
+        .map(|(cut, &extra)| signed(extra).saturating_sub(cut.1));
+    let planes = || [0, 0].into_iter();
+    let around: Vec<_> = planes().chain(begin).chain(planes()).chain(end).collect();
+    let done = pad(done, PadMode::Constant, &around, None, None)?;
     match bias {
         None => Ok(done),
         Some(bias) => {
@@ -402,9 +400,10 @@ pub(super) fn conv_transpose(
     }
 }
 
-/// Padding shared between begin and end as auto_pad says.
-fn share(total: usize, upper: bool) -> (usize, usize) {
-    let (less, more) = (total / 2, total - total / 2);
+/// What is cut off shared between begin and end as auto_pad says.
+fn share(total: i64, upper: bool) -> (i64, i64) {
+    let less = total.div_euclid(2);
+    let more = total.saturating_sub(less);
     if upper { (less, more) } else { (more, less) }
 }
 

@@ -1,10 +1,10 @@
 //! Element by element: arithmetic, activations, comparisons, logic.
 
-use burn_backend::Scalar;
 use burn_backend::ops::{ActivationOps, BoolTensorOps, FloatTensorOps, IntTensorOps};
+use burn_backend::{Scalar, TensorMetadata};
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 
-use super::{Result, broadcast, broadcast_to, count, with_rank};
+use super::{Result, axis, broadcast, broadcast_to, count, with_rank};
 use crate::error::OpError;
 use crate::graph::{Binary, Compare, Logic, Unary, Variadic};
 use crate::kernels::{self, Activation};
@@ -260,6 +260,22 @@ pub(super) fn binary(kind: Binary, left: Value, right: Value) -> Result<Value> {
     Ok(done.reshape(&shape))
 }
 
+/// The right side's axes are those of the left one from `along` on.
+pub(super) fn binary_at(kind: Binary, left: Value, right: Value, along: i64) -> Result<Value> {
+    if right.len() == 1 {
+        return binary(kind, left, right);
+    }
+    let (rank, mut wide) = (left.rank(), right.shape());
+    let at = axis(along, rank)?;
+    let after = (rank - at).checked_sub(wide.len());
+    let after = after.ok_or_else(|| {
+        let left = left.shape();
+        OpError::Shape(format!("{wide:?} at axis {at} of {left:?}"))
+    })?;
+    wide.extend(vec![1; after]);
+    binary(kind, left, right.reshape(&wide))
+}
+
 /// The number in a one-element tensor on the host that doesn't widen the other side.
 fn host_scalar(value: &Value, other: &Value) -> Option<f64> {
     let narrow = value.len() == 1 && value.rank() <= other.rank();
@@ -350,9 +366,35 @@ fn int_binary(kind: Binary, a: DispatchTensor, b: DispatchTensor) -> Result<Disp
         Binary::BitAnd => B::bitwise_and(a, b),
         Binary::BitOr => B::bitwise_or(a, b),
         Binary::BitXor => B::bitwise_xor(a, b),
-        Binary::ShiftLeft => B::bitwise_left_shift(a, b),
-        Binary::ShiftRight => B::bitwise_right_shift(a, b),
+        Binary::ShiftLeft | Binary::ShiftRight => shift(kind, a, b),
     })
+}
+
+/// Bits moved left or right. By as many as there are, or by a negative number, which counts
+/// as a large one, nothing but zeros is left, or ones of a negative number moved right.
+fn shift(kind: Binary, a: DispatchTensor, b: DispatchTensor) -> DispatchTensor {
+    let by = Value::Int(b.clone());
+    let (dtype, out) = (by.dtype(), bool_type(&by.device()));
+    let bits = Scalar::Int(8 * dtype.size().unwrap_or(8) as i64);
+    let signed = matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64);
+    let far = |b: DispatchTensor| {
+        let large = B::int_greater_equal_elem(b.clone(), bits, out);
+        if signed {
+            B::bool_or(large, B::int_lower_elem(b, Scalar::Int(0), out))
+        } else {
+            large
+        }
+    };
+    if kind == Binary::ShiftRight && signed {
+        let most = Scalar::Int(8 * dtype.size().unwrap_or(8) as i64 - 1);
+        return B::bitwise_right_shift(a, B::int_mask_fill(b.clone(), far(b), most));
+    }
+    let moved = match kind {
+        Binary::ShiftLeft => B::bitwise_left_shift(a, b.clone()),
+        _ => B::bitwise_right_shift(a, b.clone()),
+    };
+    let far = far(B::int_expand(b, moved.shape()));
+    B::int_mask_fill(moved, far, Scalar::Int(0))
 }
 
 pub(super) fn variadic(kind: Variadic, values: Vec<Value>) -> Result<Value> {

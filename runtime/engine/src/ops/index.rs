@@ -111,35 +111,38 @@ pub(super) fn gather_elements(x: Value, at: &Value, along: i64) -> Result<Value>
     Ok(flat.select(0, places).reshape(&at.shape()))
 }
 
-/// Row numbers for index tuples in the last axis, and how the tensor divides into rows.
-fn tuple_rows(shape: &[usize], at: &Value) -> Result<(Vec<i64>, usize)> {
+/// Row numbers for index tuples in the last axis, and into how many axes behind the first
+/// `batch_dims`, which both tensors share, a tuple points.
+fn tuple_rows(shape: &[usize], at: &Value, batch_dims: usize) -> Result<(Vec<i64>, usize)> {
     let found = at.shape();
-    let depth = found
-        .last()
-        .copied()
-        .filter(|&depth| depth > 0 && depth <= shape.len());
-    let Some(depth) = depth else {
-        return Err(OpError::Shape(format!(
-            "index tuples {found:?} into {shape:?}"
-        )));
-    };
-    let leading: Vec<_> = shape.iter().take(depth).copied().collect();
-    let steps = strides(&leading);
+    let misfit = || OpError::Shape(format!("index tuples {found:?} into {shape:?}"));
+    let (batch, inner) = shape.split_at_checked(batch_dims).ok_or_else(misfit)?;
+    let depth = found.last().copied();
+    let depth = depth.filter(|&depth| depth > 0 && depth <= inner.len());
+    let depth = depth.ok_or_else(misfit)?;
+    let tuples = found.get(..found.len() - 1).unwrap_or_default();
+    let (shared, tuples) = tuples.split_at_checked(batch_dims).ok_or_else(misfit)?;
+    if shared != batch {
+        return Err(misfit());
+    }
+    let leading: Vec<_> = inner.iter().take(depth).copied().collect();
+    let (steps, rows, tuples) = (strides(&leading), count(&leading), count(tuples));
     let numbers = indices(at)?
         .chunks(depth)
-        .map(|tuple| {
+        .enumerate()
+        .map(|(i, tuple)| {
             let each = tuple.iter().zip(leading.iter().zip(&steps));
             let place = each.map(|(&number, (&size, step))| Ok(index(number, size)? * step));
-            Ok(place.sum::<Result<usize>>()? as i64)
+            Ok((i / tuples * rows + place.sum::<Result<usize>>()?) as i64)
         })
         .collect::<Result<Vec<_>>>()?;
     Ok((numbers, depth))
 }
 
-pub(super) fn gather_nd(x: Value, at: &Value) -> Result<Value> {
+pub(super) fn gather_nd(x: Value, at: &Value, batch_dims: usize) -> Result<Value> {
     let shape = x.shape();
-    let (numbers, depth) = tuple_rows(&shape, at)?;
-    let (leading, row) = shape.split_at(depth);
+    let (numbers, depth) = tuple_rows(&shape, at, batch_dims)?;
+    let (leading, row) = shape.split_at(batch_dims + depth);
     let tuples = at.shape();
     let made: Vec<_> = tuples
         .iter()
@@ -219,7 +222,7 @@ pub(super) fn scatter_elements(
 pub(super) fn scatter_nd(x: Value, at: &Value, updates: &Value, how: Update) -> Result<Value> {
     same_type(&x, updates)?;
     let shape = x.shape();
-    let (numbers, depth) = tuple_rows(&shape, at)?;
+    let (numbers, depth) = tuple_rows(&shape, at, 0)?;
     let (leading, row) = shape.split_at(depth);
     let tuples = at.shape();
     let wanted: Vec<_> = tuples
@@ -265,8 +268,10 @@ pub(super) fn non_zero(x: &Value) -> Result<Value> {
 }
 
 /// `values[1]` where an index names the place along a new axis, else `values[0]`.
-pub(super) fn one_hot(at: &Value, depth: &[i64], values: Value, along: i64) -> Result<Value> {
-    let [depth] = depth else {
+pub(super) fn one_hot(at: Value, depth: &Value, values: Value, along: i64) -> Result<Value> {
+    let at = at.cast(DType::I64)?;
+    let depth = depth.to_ints()?;
+    let [depth] = depth.as_slice() else {
         return Err(OpError::Shape(format!(
             "expected one depth, found {}",
             depth.len()
@@ -290,7 +295,7 @@ pub(super) fn one_hot(at: &Value, depth: &[i64], values: Value, along: i64) -> R
     }
     let size = depth as i64;
     // An index outside the depth names no place.
-    let numbers: Vec<_> = indices(at)?
+    let numbers: Vec<_> = indices(&at)?
         .into_iter()
         .map(|number| {
             if number < 0 {

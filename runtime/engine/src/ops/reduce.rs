@@ -3,12 +3,12 @@
 use burn_backend::ops::{FloatTensorOps, IntTensorOps};
 use burn_backend::{IntDType, Scalar};
 
-use super::{Result, axes, axis, count, elementwise};
+use super::{Result, axes, axis, count, index};
 use crate::error::OpError;
-use crate::graph::{Binary, Reduce};
+use crate::graph::Reduce;
 use crate::kernels::{self, F32};
 use crate::tensor::DType;
-use crate::value::{B, Value};
+use crate::value::{B, Value, check_size};
 
 /// Over the given axes, or all where none is given.
 pub(super) fn reduce(kind: Reduce, x: Value, over: &[i64], keep_dims: bool) -> Result<Value> {
@@ -137,9 +137,31 @@ fn nothing(kind: Reduce, x: Value, shape: &[usize]) -> Result<Value> {
         Reduce::Mean if float => f64::NAN,
         Reduce::Max | Reduce::LogSum | Reduce::LogSumExp if float => f64::NEG_INFINITY,
         Reduce::Min if float => f64::INFINITY,
+        Reduce::Max | Reduce::Min => return bound(kind, x.dtype(), shape, &x.device()),
         _ => return Err(OpError::Value("no elements to reduce".into())),
     };
     Value::full(x.dtype(), shape, value, &x.device())
+}
+
+/// The least element of a type that is not float, or the largest.
+fn bound(
+    kind: Reduce,
+    dtype: DType,
+    shape: &[usize],
+    device: &burn_dispatch::DispatchDevice,
+) -> Result<Value> {
+    let largest = kind == Reduce::Min;
+    if dtype == DType::Bool {
+        return Value::full(dtype, shape, f64::from(u8::from(largest)), device);
+    }
+    check_size(dtype, shape)?;
+    // Infinity is cut to what the type holds.
+    let value = if largest {
+        f64::INFINITY
+    } else {
+        f64::NEG_INFINITY
+    };
+    Value::from_vec(vec![value; count(shape)], shape, dtype, device)
 }
 
 /// The position of the largest or smallest element along an axis.
@@ -186,7 +208,9 @@ pub(super) fn arg_extreme(
     Ok(Value::Int(from_end))
 }
 
-pub(super) fn cumulative_sum(
+/// Running sums or products.
+pub(super) fn cumulative(
+    kind: Reduce,
     x: Value,
     along: &[i64],
     exclusive: bool,
@@ -203,22 +227,102 @@ pub(super) fn cumulative_sum(
         return Ok(x);
     }
     let x = if reverse { x.flip(&[at]) } else { x };
-    let sums = match x.clone() {
-        Value::Float(t) => Value::Float(B::float_cumsum(t, at)),
-        Value::Int(t) => Value::Int(B::int_cumsum(t, at)),
-        other => {
-            return Err(OpError::DType {
-                expected: "numbers".into(),
-                found: other.dtype(),
-            });
+    let x = if exclusive { shifted(kind, x, at)? } else { x };
+    let done = match (x, kind) {
+        (Value::Float(t), Reduce::Prod) => Value::Float(B::float_cumprod(t, at)),
+        (Value::Int(t), Reduce::Prod) => Value::Int(B::int_cumprod(t, at)),
+        (Value::Float(t), _) => Value::Float(B::float_cumsum(t, at)),
+        (Value::Int(t), _) => Value::Int(B::int_cumsum(t, at)),
+        (other, _) => return Err(other.unexpected("numbers")),
+    };
+    Ok(if reverse { done.flip(&[at]) } else { done })
+}
+
+/// The elements moved on by one along an axis, behind what changes nothing.
+fn shifted(kind: Reduce, x: Value, at: usize) -> Result<Value> {
+    let neutral = if kind == Reduce::Prod { 1.0 } else { 0.0 };
+    let mut first = x.shape();
+    let size = first.get(at).copied().unwrap_or(1);
+    first.iter_mut().skip(at).take(1).for_each(|size| *size = 1);
+    let first = Value::full(x.dtype(), &first, neutral, &x.device())?;
+    if size == 1 {
+        return Ok(first);
+    }
+    Value::concat(vec![first, x.narrow(at, 0, size - 1)], at)
+}
+
+/// One at the first largest element along an axis, else zero.
+pub(super) fn hardmax(x: Value, along: i64, flat: bool) -> Result<Value> {
+    let shape = x.shape();
+    if flat {
+        let rows = super::shape::flatten(x, along)?;
+        return Ok(hardmax(rows, 1, false)?.reshape(&shape));
+    }
+    let at = axis(along, shape.len())?;
+    if x.len() == 0 {
+        return Ok(x);
+    }
+    let (dtype, device) = (x.dtype(), x.device());
+    let size = shape.get(at).copied().unwrap_or(1) as i64;
+    let places = arg_extreme(x, true, along, false, false)?;
+    let values = Value::from_ints(&[0, 1], &[2], &device).cast(dtype)?;
+    let depth = Value::from_ints(&[size], &[], &device);
+    index::one_hot(places, &depth, values, at as i64)
+}
+
+/// Of each of the matrices `[…, n, n]`, by elimination with pivots.
+pub(super) fn determinant(x: Value) -> Result<Value> {
+    let shape = x.shape();
+    let [batch @ .., rows, columns] = shape.as_slice() else {
+        return Err(OpError::Shape(format!(
+            "expected matrices, found {shape:?}"
+        )));
+    };
+    if rows != columns {
+        return Err(OpError::Shape(format!(
+            "expected square matrices, found {shape:?}"
+        )));
+    }
+    let (dtype, device) = (x.dtype(), x.device());
+    if *rows == 0 {
+        return Value::full(dtype, batch, 1.0, &device);
+    }
+    let mut values = x.elements::<f64>()?.into_owned();
+    let all = values.chunks_mut(rows * columns).map(|matrix| {
+        let mut rows: Vec<_> = matrix.chunks_mut(*columns).collect();
+        eliminated(&mut rows)
+    });
+    Value::from_vec(all.collect(), batch, dtype, &device)
+}
+
+/// The product of the pivots, with a sign for each swap of rows.
+fn eliminated(rows: &mut [&mut [f64]]) -> f64 {
+    let mut product = 1.0;
+    for at in 0..rows.len() {
+        let size = |row: &&mut [f64]| row.get(at).copied().unwrap_or(0.0).abs();
+        let rest = rows.iter().enumerate().skip(at);
+        let largest = rest.max_by(|a, b| size(a.1).total_cmp(&size(b.1)));
+        let largest = largest.map_or(at, |(largest, _)| largest);
+        if largest != at {
+            rows.swap(at, largest);
+            product = -product;
         }
-    };
-    let sums = if exclusive {
-        elementwise::binary(Binary::Sub, sums, x)?
-    } else {
-        sums
-    };
-    Ok(if reverse { sums.flip(&[at]) } else { sums })
+        let Some((pivot_row, below)) = rows.get_mut(at..).and_then(<[_]>::split_first_mut) else {
+            break;
+        };
+        let pivot = pivot_row.get(at).copied().unwrap_or(0.0);
+        product *= pivot;
+        if pivot == 0.0 {
+            break;
+        }
+        for row in below {
+            let times = row.get(at).copied().unwrap_or(0.0) / pivot;
+            for (x, p) in row.iter_mut().zip(pivot_row.iter()).skip(at) {
+                *x -= times * p;
+            }
+        }
+    }
+    product
 }
 
 /// Values and positions, ordered.

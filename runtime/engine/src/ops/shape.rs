@@ -10,7 +10,7 @@ use crate::tensor::DType;
 use crate::value::{Value, check_size, is_float, range};
 
 /// Sizes as a model gives them, none below zero.
-fn sizes(given: &[i64]) -> Result<Vec<usize>> {
+pub(super) fn sizes(given: &[i64]) -> Result<Vec<usize>> {
     let size = |&n: &i64| {
         usize::try_from(n).map_err(|_| OpError::Shape(format!("a negative size in {given:?}")))
     };
@@ -38,11 +38,6 @@ pub(super) fn shape(x: &Value, start: i64, end: i64) -> Value {
 
 pub(super) fn size(x: &Value) -> Value {
     Value::from_ints(&[x.len() as i64], &[], &device::cpu())
-}
-
-pub(super) fn dropout(x: Value) -> Result<Vec<Value>> {
-    let mask = Value::full(DType::Bool, &x.shape(), 1.0, &x.device())?;
-    Ok(vec![x, mask])
 }
 
 pub(super) fn reshape(x: Value, given: &[i64], allow_zero: bool) -> Result<Value> {
@@ -458,7 +453,7 @@ pub(super) fn depth_to_space(x: Value, block: usize, columns_first: bool) -> Res
     Ok(x.reshape(&result))
 }
 
-pub(super) fn space_to_depth(x: Value, block: usize) -> Result<Value> {
+pub(super) fn space_to_depth(x: Value, block: usize, columns_first: bool) -> Result<Value> {
     let [n, c, h, w] = image(&x)?;
     if h % block != 0 || w % block != 0 {
         return Err(OpError::Shape(format!(
@@ -466,9 +461,14 @@ pub(super) fn space_to_depth(x: Value, block: usize) -> Result<Value> {
         )));
     }
     let (rows, columns) = (h / block, w / block);
+    let order = if columns_first {
+        [0, 1, 3, 5, 2, 4]
+    } else {
+        [0, 3, 5, 1, 2, 4]
+    };
     let x = x
         .reshape(&[n, c, rows, block, columns, block])
-        .permute(&[0, 3, 5, 1, 2, 4]);
+        .permute(&order);
     Ok(x.reshape(&[n, c * block * block, rows, columns]))
 }
 

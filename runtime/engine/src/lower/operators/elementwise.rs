@@ -14,6 +14,11 @@ pub(super) fn parse(
     if let Some(kind) = unary(operator, a)? {
         return Ok(Some(Op::Unary(kind)));
     }
+    if context.opset < 7
+        && let Some(op) = aligned(operator, a)?
+    {
+        return Ok(Some(op));
+    }
     Ok(Some(match operator {
         "Add" => Op::Binary(Binary::Add),
         "Sub" => Op::Binary(Binary::Sub),
@@ -55,6 +60,26 @@ pub(super) fn parse(
         },
         _ => return Ok(None),
     }))
+}
+
+/// Operators whose right side could begin at an axis of the left one, where it does.
+fn aligned(operator: &str, a: &mut Attributes) -> Result<Option<Op>, ParseError> {
+    let kind = match operator {
+        "PRelu" => {
+            let kind = Binary::PRelu;
+            return Ok(Some(Op::BinaryAt { kind, axis: 1 }));
+        }
+        "Add" => Binary::Add,
+        "Sub" => Binary::Sub,
+        "Mul" => Binary::Mul,
+        "Div" => Binary::Div,
+        "Pow" => Binary::Pow,
+        _ => return Ok(None),
+    };
+    if !a.flag("broadcast", false)? {
+        return Ok(None);
+    }
+    Ok(a.int("axis")?.map(|axis| Op::BinaryAt { kind, axis }))
 }
 
 fn cast_type(a: &mut Attributes, node: &str) -> Result<DType, ParseError> {

@@ -34,6 +34,20 @@ pub(super) fn parse(
                 reverse: a.flag("reverse", false)?,
             }));
         }
+        "CumProd" => {
+            return Ok(Some(Op::CumProd {
+                exclusive: a.flag("exclusive", false)?,
+                reverse: a.flag("reverse", false)?,
+            }));
+        }
+        "Hardmax" => {
+            let flat = context.opset < 13;
+            return Ok(Some(Op::Hardmax {
+                axis: a.int_or("axis", if flat { 1 } else { -1 })?,
+                flat,
+            }));
+        }
+        "Det" => return Ok(Some(Op::Det)),
         "TopK" => {
             let k = a.int("k")?;
             context.ints_as_input(1, k.map(|k| vec![k]))?;

@@ -7,6 +7,15 @@ use crate::onnx;
 use crate::tensor::DType;
 use crate::value::Value;
 
+/// Whether blocks are ordered column, row, depth rather than depth, column, row.
+fn columns_first(a: &mut Attributes) -> Result<bool, ParseError> {
+    match a.text("mode")?.as_deref() {
+        None | Some("DCR") => Ok(false),
+        Some("CRD") => Ok(true),
+        Some(other) => Err(format!("unknown mode `{other}`").into()),
+    }
+}
+
 fn block_size(a: &mut Attributes) -> Result<usize, ParseError> {
     let size = usize::try_from(a.int_or("blocksize", 0)?)
         .ok()
@@ -21,7 +30,13 @@ pub(super) fn parse(
 ) -> Result<Option<Op>, ParseError> {
     Ok(Some(match operator {
         "Identity" => Op::Identity,
-        "Dropout" => Op::Dropout,
+        "Dropout" => {
+            let ratio = a.float("ratio")?;
+            context.float_as_input(1, ratio)?;
+            Op::Dropout {
+                seed: a.int("seed")?,
+            }
+        }
         "Size" => Op::Size,
         "Expand" => Op::Expand,
         "Tile" => Op::Tile,
@@ -96,14 +111,11 @@ pub(super) fn parse(
         }
         "DepthToSpace" => Op::DepthToSpace {
             block: block_size(a)?,
-            columns_first: match a.text("mode")?.as_deref() {
-                None | Some("DCR") => false,
-                Some("CRD") => true,
-                Some(other) => return Err(format!("unknown mode `{other}`").into()),
-            },
+            columns_first: columns_first(a)?,
         },
         "SpaceToDepth" => Op::SpaceToDepth {
             block: block_size(a)?,
+            columns_first: columns_first(a)?,
         },
         "Trilu" => Op::Trilu {
             upper: a.flag("upper", true)?,

@@ -50,6 +50,14 @@ fn window(a: &mut Attributes) -> Result<Window, ParseError> {
     })
 }
 
+/// The power of an Lp norm.
+fn norm(a: &mut Attributes) -> Result<f32, ParseError> {
+    match a.int_or("p", 2)? {
+        p @ 1.. => Ok(p as f32),
+        p => Err(format!("attribute `p` is {p}, expected ≥ 1").into()),
+    }
+}
+
 pub(super) fn parse(
     operator: &str,
     a: &mut Attributes,
@@ -65,12 +73,43 @@ pub(super) fn parse(
             output_padding: a.sizes("output_padding")?,
             output_shape: a.sizes("output_shape")?,
         },
-        "MaxPool" => {
-            if a.int_or("storage_order", 0)? != 0 && context.outputs > 1 {
-                return Err("column-major indices are not supported".into());
-            }
-            Op::MaxPool(window(a)?)
-        }
+        "DeformConv" => Op::DeformConv {
+            conv: conv(a)?,
+            offset_groups: usize::try_from(a.int_or("offset_group", 1)?)
+                .ok()
+                .filter(|&groups| groups > 0)
+                .ok_or("attribute `offset_group` is below 1")?,
+        },
+        "Einsum" => Op::Einsum(super::einsum::parse(
+            &a.text("equation")?
+                .ok_or("attribute `equation` is missing")?,
+            context.inputs.len(),
+        )?),
+        "MaxPool" => Op::MaxPool {
+            column_major: a.flag("storage_order", false)?,
+            indices: context.outputs > 1,
+            window: window(a)?,
+        },
+        "MaxUnpool" => Op::MaxUnpool(window(a)?),
+        "LpPool" => Op::LpPool {
+            p: norm(a)?,
+            window: window(a)?,
+        },
+        "GlobalLpPool" => Op::GlobalLpPool { p: norm(a)? },
+        "LRN" => Op::LocalResponseNorm {
+            size: usize::try_from(a.int_or("size", 0)?)
+                .ok()
+                .filter(|&size| size > 0)
+                .ok_or("attribute `size` is missing or below 1")?,
+            alpha: a.float_or("alpha", 1e-4)?,
+            beta: a.float_or("beta", 0.75)?,
+            bias: a.float_or("bias", 1.0)?,
+        },
+        "Col2Im" => Op::Col2Im {
+            strides: a.positive_sizes("strides")?,
+            dilations: a.positive_sizes("dilations")?,
+            pads: a.sizes("pads")?,
+        },
         "AveragePool" => Op::AveragePool {
             count_padding: a.flag("count_include_pad", false)?,
             window: window(a)?,
