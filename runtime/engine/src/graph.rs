@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::narrow::Rounding;
 use crate::signature::TensorSpec;
 use crate::tensor::DType;
 use crate::value::Value;
@@ -121,8 +122,12 @@ pub(crate) enum Op {
     Where,
     /// Inputs: x, min?, max?.
     Clip,
-    Cast(DType),
-    CastLike,
+    Cast {
+        to: DType,
+        rounding: Rounding,
+    },
+    CastLike(Rounding),
+    BitCast(DType),
 
     // Products
     MatMul,

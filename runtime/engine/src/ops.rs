@@ -120,11 +120,12 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         Op::Logic(kind) => elementwise::logic(*kind, args.take(0)?, args.take(1)?)?,
         Op::Where => elementwise::choose(args.take(0)?, args.take(1)?, args.take(2)?)?,
         Op::Clip => elementwise::clip(args.take(0)?, args.optional(1)?, args.optional(2)?)?,
-        Op::Cast(dtype) => args.take(0)?.cast(*dtype)?,
-        Op::CastLike => {
-            let dtype = args.take(1)?.dtype();
-            args.take(0)?.cast(dtype)?
+        Op::Cast { to, rounding } => args.take(0)?.cast_by(*to, *rounding)?,
+        Op::CastLike(rounding) => {
+            let to = args.take(1)?.dtype();
+            args.take(0)?.cast_by(to, *rounding)?
         }
+        Op::BitCast(to) => args.take(0)?.bit_cast(*to)?,
 
         Op::MatMul => matmul::matmul(args.take(0)?, args.take(1)?)?,
         Op::Linear => matmul::linear(args.take(0)?, args.take(1)?, args.take(2)?)?,
