@@ -59,6 +59,7 @@ fn operator_name(op: &Op) -> String {
         Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
         Op::Recurrent(layer) => format!("{:?}", layer.cell),
         Op::Sequence(kind) => format!("Sequence{kind:?}"),
+        Op::Quantized(kind) => format!("{kind:?}"),
         Op::If { .. } => "If".into(),
         Op::Loop { .. } => "Loop".into(),
         Op::Scan { .. } => "Scan".into(),

@@ -6,6 +6,8 @@
     reason = "the error is the tensor, given back"
 )]
 
+pub(crate) mod integer;
+
 use burn_backend::TensorMetadata;
 use burn_dispatch::backends::flex::{FlexTensor, Layout};
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};

@@ -8,6 +8,7 @@ mod index;
 mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
 mod rnn;
 mod sequence;
@@ -147,6 +148,8 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             let (x, weights, bias) = (args.take(0)?, args.take(1)?, args.optional(2)?);
             conv::conv_transpose(conv, output_padding, output_shape, x, weights, bias)?
         }
+
+        Op::Quantized(kind) => return quantize::run(kind, args),
 
         Op::MaxPool(window) => pool::max(window, args.take(0)?)?,
         Op::AveragePool {

@@ -3,6 +3,7 @@
 mod elementwise;
 mod index;
 mod norm;
+mod quantize;
 mod reduce;
 mod rnn;
 mod sequence;
@@ -97,6 +98,7 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
         Op::Split { .. } => None,
         control if control.is_control() => None,
         Op::TopK { .. } | Op::Dropout => Some(2),
+        Op::Quantized(Quantized::DynamicQuantize) => Some(3),
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -135,6 +137,7 @@ const FAMILIES: &[Parser] = &[
     reduce::parse,
     index::parse,
     norm::parse,
+    quantize::parse,
     rnn::parse,
     sequence::parse,
 ];

@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn strings_and_numbers_convert_both_ways() {
-        let texts = strings(&["3.14", " 1e-5", "1E8", "+INF", "-inf", "nan", "100.5"]);
+        let texts = strings(&["2.25", " 1e-5", "1E8", "+INF", "-inf", "nan", "100.5"]);
         let floats = texts.clone().cast(DType::F64).unwrap().to_floats().unwrap();
-        let expected = [3.14, 1e-5, 1e8, f64::INFINITY, f64::NEG_INFINITY];
+        let expected = [2.25, 1e-5, 1e8, f64::INFINITY, f64::NEG_INFINITY];
         assert_eq!(floats.get(..5).unwrap(), expected);
         assert_eq!(
             strings(&["100.5"])
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             printed.strings().unwrap(),
             [
-                "3.14",
+                "2.25",
                 "0.00001",
                 "100000000",
                 "INF",

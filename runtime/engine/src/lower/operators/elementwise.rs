@@ -67,7 +67,7 @@ fn cast_type(a: &mut Attributes, node: &str) -> Result<DType, ParseError> {
     Ok(onnx::dtype(i32::try_from(to).unwrap_or(0), node)?)
 }
 
-fn rounding(a: &mut Attributes) -> Result<Rounding, ParseError> {
+pub(super) fn rounding(a: &mut Attributes) -> Result<Rounding, ParseError> {
     Ok(Rounding {
         saturate: a.flag("saturate", true)?,
         power: match a.text("round_mode")?.as_deref() {

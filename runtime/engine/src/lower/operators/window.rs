@@ -21,7 +21,7 @@ fn padding(a: &mut Attributes) -> Result<Padding, ParseError> {
     }
 }
 
-fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
+pub(super) fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
     let groups = usize::try_from(a.int_or("group", 1)?)
         .ok()
         .filter(|&groups| groups > 0);
