@@ -191,9 +191,6 @@ impl Lowering {
             node: name.clone(),
             opset,
         };
-        if !domain.is_empty() {
-            return Err(unsupported());
-        }
         let wrong = |reason: String| LoadError::Node {
             operator: operator.clone(),
             node: name.clone(),
@@ -201,7 +198,7 @@ impl Lowering {
         };
 
         let mut attributes = Attributes::new(&mut proto.attribute);
-        if operator == "Constant" {
+        if domain.is_empty() && operator == "Constant" {
             let tensor = operators::constant(&mut attributes, &name).map_err(|e| e.at(wrong))?;
             let [output] = proto.output.as_slice() else {
                 return Err(wrong("a constant has one output".into()));
@@ -211,7 +208,11 @@ impl Lowering {
             self.program.set_constant(id, value);
             return Ok(None);
         }
-        let control = self.control(&operator, &mut attributes, inputs.len(), proto.output.len());
+        let control = if domain.is_empty() {
+            self.control(&operator, &mut attributes, inputs.len(), proto.output.len())
+        } else {
+            Ok(None)
+        };
         let op = if let Some(op) = control.map_err(|e| e.at(wrong))? {
             op
         } else {
@@ -221,9 +222,10 @@ impl Lowering {
                 node: &name,
                 inputs: &mut inputs,
                 outputs: proto.output.len(),
+                wanted: proto.output.iter().map(|name| !name.is_empty()).collect(),
                 opset,
             };
-            operators::parse(&operator, &mut attributes, &mut context)
+            operators::parse(&domain, &operator, &mut attributes, &mut context)
                 .map_err(|e| e.at(wrong))?
                 .ok_or_else(unsupported)?
         };

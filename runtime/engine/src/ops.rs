@@ -2,6 +2,7 @@
 //!
 //! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
 
+mod contrib;
 mod conv;
 mod elementwise;
 mod index;
@@ -51,10 +52,17 @@ impl Args {
 
     /// All of them, as a variadic operator wants them.
     pub fn all(&mut self) -> Result<Vec<Value>> {
-        let missing = |(index, item): (usize, Option<Item>)| {
-            item.ok_or(OpError::MissingInput { index })?.tensor()
+        self.all_from(0)
+    }
+
+    /// The same from `index` on.
+    pub fn all_from(&mut self, index: usize) -> Result<Vec<Value>> {
+        let missing = |(at, item): (usize, Option<Item>)| {
+            item.ok_or(OpError::MissingInput { index: at })?.tensor()
         };
-        self.0.drain(..).enumerate().map(missing).collect()
+        let from = index.min(self.0.len());
+        let rest = (from..).zip(self.0.drain(from..));
+        rest.map(missing).collect()
     }
 
     /// A list of integers: a shape, axes, pads.
@@ -149,6 +157,7 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             conv::conv_transpose(conv, output_padding, output_shape, x, weights, bias)?
         }
 
+        Op::Contrib(kind) => return contrib::run(kind, args),
         Op::Quantized(kind) => return quantize::run(kind, args),
 
         Op::MaxPool(window) => pool::max(window, args.take(0)?)?,

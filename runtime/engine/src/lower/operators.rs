@@ -1,5 +1,6 @@
 //! From an operator's name and attributes to an [`Op`], for all operator sets that differ.
 
+mod contrib;
 mod elementwise;
 mod index;
 mod norm;
@@ -59,6 +60,8 @@ pub(super) struct Context<'a> {
     pub node: &'a str,
     pub inputs: &'a mut Vec<Option<ValueId>>,
     pub outputs: usize,
+    /// Which outputs something may read.
+    pub wanted: Vec<bool>,
     pub opset: i64,
 }
 
@@ -99,6 +102,7 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
         control if control.is_control() => None,
         Op::TopK { .. } | Op::Dropout => Some(2),
         Op::Quantized(Quantized::DynamicQuantize) => Some(3),
+        Op::Contrib(kind) => Some(contrib::output_count(kind)),
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -144,10 +148,16 @@ const FAMILIES: &[Parser] = &[
 
 /// The operator, or nothing where it is not supported.
 pub(super) fn parse(
+    domain: &str,
     operator: &str,
     a: &mut Attributes,
     context: &mut Context,
 ) -> Result<Option<Op>, ParseError> {
+    match domain {
+        "" => {}
+        contrib::DOMAIN => return contrib::parse(operator, a, context),
+        _ => return Ok(None),
+    }
     for parse in FAMILIES {
         if let Some(op) = parse(operator, a, context)? {
             return Ok(Some(op));

@@ -139,13 +139,27 @@ impl Graph {
         outputs: &[&str],
         attributes: &[(&str, Attribute)],
     ) -> Self {
+        self.node_of("", operator, inputs, outputs, attributes)
+    }
+
+    /// A node with an operator of any domain.
+    pub fn node_of(
+        self,
+        domain: &str,
+        operator: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> Self {
         let node = inputs
             .iter()
             .fold(Message::default(), |m, name| m.bytes(1, name.as_bytes()));
         let node = outputs
             .iter()
             .fold(node, |m, name| m.bytes(2, name.as_bytes()));
-        let node = node.bytes(4, operator.as_bytes());
+        let node = node
+            .bytes(4, operator.as_bytes())
+            .bytes(7, domain.as_bytes());
         let attribute =
             |m: Message, (name, value): &(&str, Attribute)| m.bytes(5, &value.message(name).0);
         Self(self.0.bytes(1, &attributes.iter().fold(node, attribute).0))

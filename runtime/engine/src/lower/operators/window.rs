@@ -34,7 +34,7 @@ pub(super) fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
     })
 }
 
-fn window(a: &mut Attributes) -> Result<Window, ParseError> {
+pub(super) fn window(a: &mut Attributes) -> Result<Window, ParseError> {
     let kernel = a.positive_sizes("kernel_shape")?;
     if kernel.is_empty() {
         return Err("attribute `kernel_shape` is missing".into());
