@@ -117,6 +117,9 @@ pub(super) fn constant(attributes: &mut Attributes, node: &str) -> Result<Tensor
     if let Some(proto) = attributes.tensor("value")? {
         return Ok(onnx::tensor(proto, node)?);
     }
+    if let Some(proto) = attributes.sparse_tensor("sparse_value")? {
+        return Ok(onnx::sparse(proto, node)?);
+    }
     let made = if attributes.has("value_float") {
         Tensor::from_f32(vec![], &[attributes.float_or("value_float", 0.0)?])
     } else if attributes.has("value_int") {
@@ -126,7 +129,7 @@ pub(super) fn constant(attributes: &mut Attributes, node: &str) -> Result<Tensor
     } else if let Some(values) = attributes.ints("value_ints")? {
         Tensor::from_i64(vec![values.len()], &values)
     } else {
-        return Err("it holds no numbers (sparse tensors and strings are not supported)".into());
+        return Err("it holds no numbers (strings are not supported)".into());
     };
     made.map_err(|error| error.to_string().into())
 }
