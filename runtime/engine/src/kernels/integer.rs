@@ -10,8 +10,11 @@
 //! The right side is laid out in panels of [`COLUMNS`] columns, in which four elements of a
 //! column stand together: what `vpdpbusd` multiplies in one step.
 
+use std::ops::Range;
+
 use burn_backend::ops::{FloatTensorOps, IntTensorOps};
-use burn_backend::{DType, TensorMetadata};
+use burn_backend::{DType, TensorData, TensorMetadata};
+use burn_dispatch::backends::flex::FlexTensor;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use rayon::prelude::*;
 
@@ -29,56 +32,68 @@ const DEPTH: usize = 4;
 /// Multiplications for which it pays to ask other threads.
 const PARALLEL: usize = 1 << 18;
 
-/// The elements of a matrix or of several, one byte each.
+/// An i8 or u8 tensor on the host.
 pub(crate) struct Bytes8 {
-    bytes: Vec<u8>,
-    pub signed: bool,
+    held: Held,
+    signed: bool,
+}
+
+enum Held {
+    Tensor(FlexTensor),
+    Copy(TensorData),
 }
 
 impl Bytes8 {
-    /// The elements of an i8 or u8 tensor; nothing for other types.
+    /// The elements of a tensor, shared with it where it lies on the host; nothing for other
+    /// types.
     pub fn of(t: &DispatchTensor) -> Option<Self> {
         let signed = match t.dtype() {
             DType::I8 => true,
             DType::U8 => false,
             _ => return None,
         };
-        let bytes = match &t.kind {
-            DispatchTensorKind::Flex(BackendTensor::Int(t)) => {
-                let (t, count) = (t.to_contiguous(), t.shape().num_elements());
+        let held = match &t.kind {
+            DispatchTensorKind::Flex(BackendTensor::Int(t)) => Held::Tensor(t.to_contiguous()),
+            _ => Held::Copy(burn_backend::read_sync(B::int_into_data(t.clone())).ok()?),
+        };
+        Some(Self { held, signed })
+    }
+
+    pub fn matrices(&self) -> Matrices<'_> {
+        let bytes = match &self.held {
+            Held::Tensor(t) => {
                 let start = t.layout().start_offset();
-                let bytes: &[u8] = match signed {
+                let all: &[u8] = match self.signed {
                     true => bytemuck::cast_slice(t.storage::<i8>()),
                     false => t.storage::<u8>(),
                 };
-                bytes.get(start..start.checked_add(count)?)?.to_vec()
+                all.get(start..start + t.shape().num_elements())
             }
-            _ => {
-                let data = burn_backend::read_sync(B::int_into_data(t.clone())).ok()?;
-                data.as_bytes().to_vec()
-            }
+            Held::Copy(data) => Some(data.as_bytes()),
         };
-        Some(Self { bytes, signed })
-    }
-
-    /// Elements from bytes that are already those of the type.
-    pub fn new(bytes: Vec<u8>, signed: bool) -> Self {
-        Self { bytes, signed }
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Flips the highest bits where the type isn't the wanted one, and says how much a zero
-    /// point grows by that.
-    fn become_signed(&mut self, signed: bool) -> i32 {
-        if self.signed == signed {
-            return 0;
+        Matrices {
+            bytes: bytes.unwrap_or_default(),
+            signed: self.signed,
         }
-        self.bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
-        self.signed = signed;
-        if signed { -128 } else { 128 }
+    }
+}
+
+/// The elements of a matrix or of several, one byte each, of i8 where `signed` and else of u8.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrices<'a> {
+    pub bytes: &'a [u8],
+    pub signed: bool,
+}
+
+impl Matrices<'_> {
+    /// What brings an element to the wanted type when it is combined by exclusive or, and how
+    /// much a zero point grows by that.
+    fn flip(&self, signed: bool) -> (u8, i32) {
+        match (self.signed, signed) {
+            (false, true) => (0x80, -128),
+            (true, false) => (0x80, 128),
+            _ => (0, 0),
+        }
     }
 }
 
@@ -113,16 +128,18 @@ pub(crate) struct Size {
 ///
 /// `None` where there are too few elements for the sizes.
 pub(crate) fn products(
-    mut left: Bytes8,
-    mut right: Bytes8,
+    left: Matrices,
+    right: Matrices,
     mut left_zeros: Zeros,
     mut right_zeros: Zeros,
     size: Size,
     pairs: &[(usize, usize)],
 ) -> Option<Vec<i32>> {
     let Size { m, k, n } = size;
-    left_zeros.shift(left.become_signed(false));
-    right_zeros.shift(right.become_signed(true));
+    let (left_flip, left_shift) = left.flip(false);
+    let (right_flip, right_shift) = right.flip(true);
+    left_zeros.shift(left_shift);
+    right_zeros.shift(right_shift);
     let lefts = pairs.iter().map(|&(left, _)| left + 1).max().unwrap_or(0);
     let rights = pairs.iter().map(|&(_, right)| right + 1).max().unwrap_or(0);
     let rows = left.bytes.get(..lefts * m * k)?;
@@ -144,11 +161,14 @@ pub(crate) fn products(
         .zip(rows.chunks_exact(k))
         .zip(&mut row_sums)
     {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-        *sum = from.iter().map(|&x| i32::from(x)).sum();
+        to.iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to = *from ^ left_flip);
+        *sum = to.iter().map(|&x| i32::from(x)).sum();
     }
 
-    let ones = vec![1; stride];
+    let mut ones = vec![1; k];
+    ones.resize(stride, 0);
     let mut result = vec![0i32; pairs.len() * m * n];
     let panels = n.div_ceil(COLUMNS);
     let kernel = Kernel::best();
@@ -162,7 +182,7 @@ pub(crate) fn products(
         let sums = row_sums.get(l * m..(l + 1) * m)?;
         let first = panel * COLUMNS;
         let width = COLUMNS.min(n - first);
-        let packed = kernel.pack(b, n, first, width, groups);
+        let packed = kernel.pack(b, n, first..first + width, right_flip);
         let packed = bytemuck::cast_slice(&packed);
         let mut column_sums = [0; COLUMNS];
         kernel.panel(&ones, packed, &mut column_sums, groups);
@@ -205,16 +225,18 @@ pub(crate) fn products(
     Some(result)
 }
 
-/// A panel of `width` columns from `first` on, `[groups, COLUMNS, DEPTH]` with zeros around
-/// it.
+/// A panel of some columns, `[groups, COLUMNS, DEPTH]`; what stands around the matrix is never
+/// used.
 #[inline(always)]
-fn pack(b: &[u8], n: usize, first: usize, width: usize, groups: usize) -> Vec<u32> {
+fn pack(b: &[u8], n: usize, columns: Range<usize>, flip: u8) -> Vec<u32> {
+    let groups = (b.len() / n).div_ceil(DEPTH);
     let mut packed = vec![0; groups * COLUMNS];
+    let flip = u32::from_ne_bytes([flip; DEPTH]);
     let mut rows = b.chunks_exact(n);
     for group in packed.as_chunks_mut::<COLUMNS>().0 {
         let mut four = [[0u8; COLUMNS]; DEPTH];
         for (line, row) in four.iter_mut().zip(rows.by_ref()) {
-            let from = row.get(first..first + width).unwrap_or_default();
+            let from = row.get(columns.clone()).unwrap_or_default();
             match <&[u8; COLUMNS]>::try_from(from) {
                 Ok(whole) => *line = *whole,
                 Err(_) => line.iter_mut().zip(from).for_each(|(to, x)| *to = *x),
@@ -223,7 +245,7 @@ fn pack(b: &[u8], n: usize, first: usize, width: usize, groups: usize) -> Vec<u3
         let [r0, r1, r2, r3] = &four;
         let columns = r0.iter().zip(r1).zip(r2.iter().zip(r3));
         for (to, ((a, b), (c, d))) in group.iter_mut().zip(columns) {
-            *to = u32::from_ne_bytes([*a, *b, *c, *d]);
+            *to = u32::from_ne_bytes([*a, *b, *c, *d]) ^ flip;
         }
     }
     packed
@@ -262,12 +284,12 @@ impl Kernel {
         unsafe_code,
         reason = "functions for processors that have more instructions"
     )]
-    fn pack(self, b: &[u8], n: usize, first: usize, width: usize, groups: usize) -> Vec<u32> {
+    fn pack(self, b: &[u8], n: usize, columns: Range<usize>, flip: u8) -> Vec<u32> {
         match self {
-            Self::Portable => pack(b, n, first, width, groups),
+            Self::Portable => pack(b, n, columns, flip),
             // SAFETY: both variants are chosen only where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 | Self::Avx512Vnni => unsafe { avx2_pack(b, n, first, width, groups) },
+            Self::Avx2 | Self::Avx512Vnni => unsafe { avx2_pack(b, n, columns, flip) },
         }
     }
 
@@ -332,8 +354,8 @@ fn fours<const R: usize>(rows: &[u8], groups: usize) -> [&[[u8; DEPTH]]; R] {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2_pack(b: &[u8], n: usize, first: usize, width: usize, groups: usize) -> Vec<u32> {
-    pack(b, n, first, width, groups)
+fn avx2_pack(b: &[u8], n: usize, columns: Range<usize>, flip: u8) -> Vec<u32> {
+    pack(b, n, columns, flip)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -536,8 +558,14 @@ mod tests {
                 let right_zeros: Vec<_> = (0..n as i32).map(|i| 40 - i % 90).collect();
                 let pairs = [(0, 0), (1, 1), (0, 1)];
                 let found = products(
-                    Bytes8::new(a.clone(), left_signed),
-                    Bytes8::new(b.clone(), right_signed),
+                    Matrices {
+                        bytes: &a,
+                        signed: left_signed,
+                    },
+                    Matrices {
+                        bytes: &b,
+                        signed: right_signed,
+                    },
                     Zeros(left_zeros.clone()),
                     Zeros(right_zeros.clone()),
                     Size { m, k, n },

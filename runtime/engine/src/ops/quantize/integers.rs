@@ -1,10 +1,12 @@
 //! Products and convolutions of 8-bit integers, with sums of 32 bits.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::error::OpError;
 use crate::graph::{Binary, Conv};
-use crate::kernels::integer::{Bytes8, Size, Zeros, products};
+use crate::kernels::integer::{Bytes8, Matrices, Size, Zeros, products};
 use crate::ops::conv::{output_sizes, pads, per_axis};
 use crate::ops::elementwise::binary;
 use crate::ops::{Result, broadcast, count, matmul};
@@ -35,6 +37,7 @@ pub(crate) fn matmul_integer(
         let each = a_zeros.0.clone();
         a_zeros.0 = each.iter().copied().cycle().take(product.size.m).collect();
     }
+    let (left, right) = (left.matrices(), right.matrices());
     let sums = products(left, right, a_zeros, b_zeros, product.size, &product.pairs);
     sums_as_value(sums, product.shape, &a)
 }
@@ -157,6 +160,7 @@ pub(super) fn conv_integer(
     let x_zeros = zeros(x_zero, 1, &x_shape)?;
     let w_zeros = zeros(w_zero, place.made, &w_shape)?;
     let (input, kernel) = (bytes(&x)?, bytes(&weights)?);
+    let (input, kernel) = (input.matrices(), kernel.matrices());
     // What is around the input counts as zero.
     let around = x_zeros.0.first().copied().unwrap_or(0) as u8;
     let (rows, depth) = (place.made / conv.groups, place.depth());
@@ -169,17 +173,26 @@ pub(super) fn conv_integer(
     check_size(DType::U8, &[depth, positions])?;
     let one = |number: usize| {
         let group = number % conv.groups;
-        let image = place.image(input.bytes(), number)?;
-        let columns = place.columns(image, around);
+        let image = place.image(input.bytes, number)?;
+        let columns = match place.is_pointwise() {
+            true => Cow::Borrowed(image),
+            false => place.columns(image, around).into(),
+        };
         let from = group * rows;
-        let own = kernel.bytes().get(from * depth..(from + rows) * depth)?;
+        let own = kernel.bytes.get(from * depth..(from + rows) * depth)?;
         let zeros = match w_zeros.0.as_slice() {
             [one] => vec![*one],
             many => many.get(from..from + rows)?.to_vec(),
         };
         products(
-            Bytes8::new(own.to_vec(), kernel.signed),
-            Bytes8::new(columns, input.signed),
+            Matrices {
+                bytes: own,
+                signed: kernel.signed,
+            },
+            Matrices {
+                bytes: &columns,
+                signed: input.signed,
+            },
             Zeros(zeros),
             x_zeros.clone(),
             size,
@@ -277,6 +290,11 @@ impl Place {
         input.get(number * size..(number + 1) * size)
     }
 
+    /// Whether each element of the result meets just the one at its own place.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1; 3] && self.strides == [1; 3] && self.input == self.output
+    }
+
     /// For each element of the kernel, what it meets at each position: `[depth, positions]`.
     fn columns(&self, image: &[u8], around: u8) -> Vec<u8> {
         let positions = count(&self.output);
@@ -299,10 +317,22 @@ impl Place {
                 };
                 let start = (z * height + y) * width;
                 let from = plane.get(start..start + width).unwrap_or_default();
-                for (x, to) in line.iter_mut().enumerate() {
-                    if let Some(found) = self.reads(2, tap, x).and_then(|x| from.get(x)) {
-                        *to = *found;
-                    }
+                let [.., step] = self.strides;
+                // Elements that still read in the padding before the row.
+                let [.., pad] = self.pads;
+                let offset = tap
+                    .last()
+                    .zip(self.dilations.last())
+                    .map_or(0, |(t, d)| t * d);
+                let skipped = pad.saturating_sub(offset).div_ceil(step);
+                let first = (skipped * step + offset).saturating_sub(pad);
+                let to = line.iter_mut().skip(skipped);
+                let from = from.get(first..).unwrap_or_default();
+                if step == 1 {
+                    to.zip(from).for_each(|(to, from)| *to = *from);
+                } else {
+                    to.zip(from.iter().step_by(step))
+                        .for_each(|(to, from)| *to = *from);
                 }
             }
         }
