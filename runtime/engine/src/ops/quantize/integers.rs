@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use burn_backend::ops::IntTensorOps;
+use burn_backend::{Shape, TensorData};
 use rayon::prelude::*;
 
 use crate::error::OpError;
@@ -10,8 +12,8 @@ use crate::kernels::integer::{Bytes8, Matrices, Size, Zeros, products};
 use crate::ops::conv::{output_sizes, pads, per_axis};
 use crate::ops::elementwise::binary;
 use crate::ops::{Result, broadcast, count, matmul};
-use crate::tensor::{DType, Tensor};
-use crate::value::{Value, check_size};
+use crate::tensor::DType;
+use crate::value::{B, Value, check_size};
 
 /// `(a − its zero point) · (b − its zero point)`, of i8 or u8 to i32. A zero point is one for
 /// all, or one for each row of `a` or column of `b`.
@@ -139,11 +141,8 @@ fn moved(x: Value, zero: Option<Value>) -> Result<Value> {
 
 fn sums_as_value(sums: Option<Vec<i32>>, shape: Vec<usize>, like: &Value) -> Result<Value> {
     let sums = sums.ok_or_else(|| OpError::Shape("a tensor is too short".into()))?;
-    let tensor = Tensor::from_i32(shape, &sums);
-    Value::upload(
-        tensor.map_err(|error| OpError::Value(error.to_string()))?,
-        &like.device(),
-    )
+    let data = TensorData::new(sums, Shape::from(shape));
+    Ok(Value::Int(B::int_from_data(data, &like.device())))
 }
 
 /// A convolution of i8 or u8 to i32: input `[n, c, …]`, weights `[m, c / groups, …]`. The zero
