@@ -414,6 +414,12 @@ def contrib():
     ms("RotaryEmbedding", x, positions, *(f(7, 1), f(7, 1, step=0.2)), num_heads=2,
        rotary_embedding_dim=2)
 
+    # onnxruntime has GroupNorm on GPUs only: the judge is ONNX's, of the same formula.
+    images, scale, shift = f(2, 4, 2, 3), f(4, step=0.2), f(4, start=0.1)
+    case("contrib", "GroupNormalization", images, scale, shift, opset=21, num_groups=2)
+    CASES[-1] |= {"operator": "GroupNorm", "domain": "com.microsoft",
+                  "attributes": {"groups": 2, "channels_last": 0}}
+
     # onnxruntime rounds the inputs of each step to 8 bits, the engine doesn't: the judge is
     # the LSTM whose weights are what the integers stand for.
     w, r, bias = q(1, 3, 16, dtype=i8), q(1, 4, 16, dtype=i8), f(1, 32, step=0.01)
