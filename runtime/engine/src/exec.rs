@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn_dispatch::DispatchDevice;
 
 use crate::error::{OpError, RunError};
-use crate::graph::{Block, Node, Op, Program, Scan, ValueId};
+use crate::graph::{Block, Contrib, Node, Op, Program, Scan, ValueId};
 use crate::ops::{self, Args, stacked};
 use crate::signature::{Dim, TensorSpec};
 use crate::tensor::DType;
@@ -61,6 +61,9 @@ pub(crate) fn operator_name(op: &Op) -> String {
         Op::Filter { .. } => "Conv".into(),
         Op::Recurrent(layer) => format!("{:?}", layer.cell),
         Op::Sequence(kind) => format!("Sequence{kind:?}"),
+        Op::Quantized(kind) => format!("{kind:?}"),
+        Op::Contrib(Contrib::QLinear(kind)) => format!("QLinear{kind:?}"),
+        Op::Contrib(kind) => format!("{kind:?}"),
         Op::If { .. } => "If".into(),
         Op::Loop { .. } => "Loop".into(),
         Op::Scan { .. } => "Scan".into(),

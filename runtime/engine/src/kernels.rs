@@ -6,6 +6,7 @@ mod conv;
 mod depthwise;
 mod flex;
 mod gemm;
+pub(crate) mod integer;
 mod lstm;
 mod rows;
 mod simd;
@@ -17,3 +18,6 @@ pub(crate) use flex::{F32, elements, unary};
 pub(crate) use gemm::{Bias, Left, Matrix, Packed, Right, gemm};
 pub(crate) use lstm::Lstm;
 pub(crate) use rows::{layer_norm, reduce, reduce_columns, reduces, softmax};
+
+/// Elements for which it pays to ask other threads.
+const PART: usize = 1 << 15;

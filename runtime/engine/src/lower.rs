@@ -19,7 +19,8 @@ use crate::error::LoadError;
 use crate::graph::{Block, Node, Program, ValueId};
 use crate::onnx;
 use crate::onnx::proto::{
-    DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, ValueInfoProto,
+    DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto,
+    ValueInfoProto,
 };
 use crate::signature::{Dim, Signature, TensorSpec};
 use crate::tensor::Tensor;
@@ -35,11 +36,9 @@ pub(crate) fn lower(
     device: &DispatchDevice,
 ) -> Result<(Program, Signature), LoadError> {
     let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
-    let stored: HashSet<_> = graph
-        .initializer
-        .iter()
-        .map(|tensor| tensor.name.clone())
-        .collect();
+    let sparse = graph.sparse_initializer.iter().map(sparse_name);
+    let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+    let stored: HashSet<_> = stored.chain(sparse).map(str::to_owned).collect();
     // Before IR version 4 every stored tensor had to be an input too.
     graph.input.retain(|input| !stored.contains(&input.name));
     let specs = |infos: &[ValueInfoProto]| infos.iter().map(spec).collect::<Result<Vec<_>, _>>();
@@ -77,6 +76,11 @@ fn domain(name: &str) -> String {
         "ai.onnx" => String::new(),
         other => other.to_owned(),
     }
+}
+
+/// A sparse tensor has the name of its values.
+fn sparse_name(sparse: &SparseTensorProto) -> &str {
+    sparse.values.as_ref().map_or("", |values| &values.name)
 }
 
 /// What a graph declares of an input or output.
@@ -124,9 +128,14 @@ struct Lowering {
 impl Lowering {
     /// Lowers a graph in a scope that holds its inputs, and closes the scope.
     fn block(&mut self, graph: GraphProto) -> Result<Block, LoadError> {
-        for stored in graph.initializer {
-            let name = &stored.name;
-            let tensor = onnx::tensor(&stored, name)?;
+        let dense = graph.initializer.iter();
+        let dense = dense.map(|stored| (&stored.name[..], onnx::tensor(stored, &stored.name)));
+        let sparse = graph.sparse_initializer.iter().map(|stored| {
+            let name = sparse_name(stored);
+            (name, onnx::sparse(stored, name))
+        });
+        for (name, tensor) in dense.chain(sparse) {
+            let tensor = tensor?;
             let id = self.define(name)?;
             let value = self.upload(name, tensor)?;
             self.program.set_constant(id, value);
@@ -191,9 +200,6 @@ impl Lowering {
             node: name.clone(),
             opset,
         };
-        if !domain.is_empty() {
-            return Err(unsupported());
-        }
         let wrong = |reason: String| LoadError::Node {
             operator: operator.clone(),
             node: name.clone(),
@@ -201,7 +207,7 @@ impl Lowering {
         };
 
         let mut attributes = Attributes::new(&mut proto.attribute);
-        if operator == "Constant" {
+        if domain.is_empty() && operator == "Constant" {
             let tensor = operators::constant(&mut attributes, &name).map_err(|e| e.at(wrong))?;
             let [output] = proto.output.as_slice() else {
                 return Err(wrong("a constant has one output".into()));
@@ -211,7 +217,11 @@ impl Lowering {
             self.program.set_constant(id, value);
             return Ok(None);
         }
-        let control = self.control(&operator, &mut attributes, inputs.len(), proto.output.len());
+        let control = if domain.is_empty() {
+            self.control(&operator, &mut attributes, inputs.len(), proto.output.len())
+        } else {
+            Ok(None)
+        };
         let op = if let Some(op) = control.map_err(|e| e.at(wrong))? {
             op
         } else {
@@ -221,9 +231,10 @@ impl Lowering {
                 node: &name,
                 inputs: &mut inputs,
                 outputs: proto.output.len(),
+                wanted: proto.output.iter().map(|name| !name.is_empty()).collect(),
                 opset,
             };
-            operators::parse(&operator, &mut attributes, &mut context)
+            operators::parse(&domain, &operator, &mut attributes, &mut context)
                 .map_err(|e| e.at(wrong))?
                 .ok_or_else(unsupported)?
         };

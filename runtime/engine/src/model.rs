@@ -11,6 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::device::{self, Device};
 use crate::error::{LoadError, RunError};
 use crate::graph::Program;
+use crate::onnx::proto::ModelProto;
 use crate::plan::{self, Plan, StepTime};
 use crate::signature::{Signature, TensorSpec};
 use crate::tensor::Tensor;
@@ -56,10 +57,16 @@ impl Model {
     ///
     /// Decodes it, checks every operator and its attributes, moves the weights to the device
     /// and computes what does not depend on inputs.
+    ///
+    /// Weights must lie in these bytes: for those in files beside the model, see
+    /// [`Model::open`].
     pub fn load(onnx: Bytes, options: &Options) -> Result<Self, LoadError> {
+        Self::prepare(onnx::decode(onnx)?, options)
+    }
+
+    fn prepare(proto: ModelProto, options: &Options) -> Result<Self, LoadError> {
         let device = device::open(options.device)?;
         let threads = options.threads.map(pool).transpose()?;
-        let proto = onnx::decode(onnx)?;
         let (mut program, signature) = lower::lower(proto, &device)?;
         fold::fold(&mut program, &device);
         fuse::fuse(&mut program);
@@ -80,7 +87,8 @@ impl Model {
         })
     }
 
-    /// Loads a model from an ONNX file, which is mapped while it is read.
+    /// Loads a model from an ONNX file, which is mapped while it is read, as are the files in
+    /// its folder, or below, in which it keeps weights.
     pub fn open(path: &Path, options: &Options) -> Result<Self, LoadError> {
         let unread = |source| LoadError::Read {
             path: path.to_owned(),
@@ -92,7 +100,9 @@ impl Model {
         // never changed in place; a file that is cut short meanwhile would end the process,
         // as with any mapped file.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unread)?;
-        Self::load(Bytes::from_owner(bytes), options)
+        let mut proto = onnx::decode(Bytes::from_owner(bytes))?;
+        onnx::external::attach(&mut proto, path.parent().unwrap_or(Path::new("")))?;
+        Self::prepare(proto, options)
     }
 
     /// What the model takes and gives.

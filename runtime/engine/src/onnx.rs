@@ -4,6 +4,7 @@
 //! nesting and the number of messages are bounded before anything is allocated; then `prost`
 //! decodes; then stored tensors are checked against their shapes as they are taken out.
 
+pub(crate) mod external;
 pub(crate) mod proto;
 
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use prost::Message as _;
 
 use crate::error::LoadError;
 use crate::tensor::{DType, Narrow, Tensor};
-use proto::{ModelProto, TensorProto};
+use crate::value::check_size;
+use proto::{ModelProto, SparseTensorProto, TensorProto};
 
 /// Messages inside messages, at most. An `If` inside an `If` is three deeper.
 const MAX_DEPTH: usize = 150;
@@ -193,7 +195,7 @@ pub(crate) fn tensor(proto: &TensorProto, name: &str) -> Result<Tensor, LoadErro
         reason,
     };
     if proto.data_location == EXTERNAL {
-        let reason = "it lies in a file of its own; save the model with its weights inside";
+        let reason = "its bytes lie in another file, which a model loaded from memory doesn't have";
         return Err(wrong(reason.into()));
     }
     let dtype = dtype(proto.data_type, name)?;
@@ -218,6 +220,65 @@ pub(crate) fn tensor(proto: &TensorProto, name: &str) -> Result<Tensor, LoadErro
         bytes = narrow.unpack(&bytes, count).into();
     }
     Tensor::new(dtype, shape, bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// A tensor that is stored as its elements other than zero, with all of its elements.
+pub(crate) fn sparse(proto: &SparseTensorProto, name: &str) -> Result<Tensor, LoadError> {
+    let wrong = |reason: String| LoadError::Weights {
+        name: name.to_owned(),
+        reason,
+    };
+    let part = |part: &Option<TensorProto>, what: &str| match part {
+        Some(part) => tensor(part, name),
+        None => Err(wrong(format!("a sparse tensor without {what}"))),
+    };
+    let values = part(&proto.values, "values")?;
+    let indices = part(&proto.indices, "indices")?;
+    let (dtype, _, bytes) = values.into_parts();
+    let sizes = proto.dims.iter().map(|&size| usize::try_from(size).ok());
+    let shape: Option<Vec<_>> = sizes.collect();
+    let shape = shape.ok_or_else(|| wrong(format!("its shape is {:?}", proto.dims)))?;
+    check_size(dtype, &shape).map_err(|error| wrong(error.to_string()))?;
+    let size = dtype
+        .size()
+        .ok_or_else(|| wrong("a sparse tensor of strings".into()))?;
+    // One number counts through the whole tensor; several stand for its axes.
+    let per_element = match indices.shape() {
+        [_] => 1,
+        [_, rank] if *rank == shape.len() => *rank,
+        found => return Err(wrong(format!("indices {found:?} for a tensor {shape:?}"))),
+    };
+    let count: usize = shape.iter().product();
+    let place = |index: &[i64]| -> Option<usize> {
+        let within = |index: i64, size: usize| usize::try_from(index).ok().filter(|&i| i < size);
+        match index {
+            [one] if per_element == 1 && indices.shape().len() == 1 => within(*one, count),
+            several => several
+                .iter()
+                .zip(&shape)
+                .try_fold(0, |at, (&index, &size)| {
+                    Some(at * size + within(index, size)?)
+                }),
+        }
+    };
+    let numbers = indices
+        .to_i64()
+        .ok_or_else(|| wrong(format!("indices of type {}, expected i64", indices.dtype())))?;
+    let elements = bytes.len() / size;
+    if numbers.len() != elements * per_element {
+        let found = numbers.len();
+        return Err(wrong(format!(
+            "{found} index numbers for {elements} values"
+        )));
+    }
+    let mut dense = vec![0u8; count * size];
+    let indices = numbers.chunks_exact(per_element.max(1));
+    for (index, value) in indices.zip(bytes.chunks_exact(size)) {
+        let to = place(index).and_then(|at| dense.get_mut(at * size..(at + 1) * size));
+        let to = to.ok_or_else(|| wrong(format!("index {index:?} is outside {shape:?}")))?;
+        to.copy_from_slice(value);
+    }
+    Tensor::new(dtype, shape, dense).map_err(|error| wrong(error.to_string()))
 }
 
 /// `TensorProto.DataLocation.EXTERNAL`.

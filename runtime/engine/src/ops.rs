@@ -2,6 +2,7 @@
 //!
 //! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
 
+mod contrib;
 mod conv;
 mod deform;
 mod draw;
@@ -15,6 +16,7 @@ mod lrn;
 mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
 mod region;
 mod resize;
@@ -63,10 +65,17 @@ impl Args {
 
     /// All of them, as a variadic operator wants them.
     pub fn all(&mut self) -> Result<Vec<Value>> {
-        let missing = |(index, item): (usize, Option<Item>)| {
-            item.ok_or(OpError::MissingInput { index })?.tensor()
+        self.all_from(0)
+    }
+
+    /// The same from `index` on.
+    pub fn all_from(&mut self, index: usize) -> Result<Vec<Value>> {
+        let missing = |(at, item): (usize, Option<Item>)| {
+            item.ok_or(OpError::MissingInput { index: at })?.tensor()
         };
-        self.0.drain(..).enumerate().map(missing).collect()
+        let from = index.min(self.0.len());
+        let rest = (from..).zip(self.0.drain(from..));
+        rest.map(missing).collect()
     }
 
     /// A list of integers: a shape, axes, pads.
@@ -136,11 +145,12 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         Op::Logic(kind) => elementwise::logic(*kind, args.take(0)?, args.take(1)?)?,
         Op::Where => elementwise::choose(args.take(0)?, args.take(1)?, args.take(2)?)?,
         Op::Clip => elementwise::clip(args.take(0)?, args.optional(1)?, args.optional(2)?)?,
-        Op::Cast(dtype) => args.take(0)?.cast(*dtype)?,
-        Op::CastLike => {
-            let dtype = args.take(1)?.dtype();
-            args.take(0)?.cast(dtype)?
+        Op::Cast { to, rounding } => args.take(0)?.cast_by(*to, *rounding)?,
+        Op::CastLike(rounding) => {
+            let to = args.take(1)?.dtype();
+            args.take(0)?.cast_by(to, *rounding)?
         }
+        Op::BitCast(to) => args.take(0)?.bit_cast(*to)?,
 
         Op::MatMul => matmul::matmul(args.take(0)?, args.take(1)?)?,
         Op::Linear { activation } => {
@@ -178,6 +188,9 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             let (x, weights, bias) = (args.take(0)?, args.take(1)?, args.optional(2)?);
             conv::conv_transpose(conv, output_padding, output_shape, x, weights, bias)?
         }
+
+        Op::Contrib(kind) => return contrib::run(kind, args),
+        Op::Quantized(kind) => return quantize::run(kind, args),
 
         Op::DeformConv {
             conv,

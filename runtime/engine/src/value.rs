@@ -4,6 +4,8 @@
 //! they become methods. Shapes are checked by the operators before these are called, since
 //! burn's kernels panic on a misfit.
 
+mod cast;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -471,44 +473,6 @@ impl Value {
             expected: expected.into(),
             found: self.dtype(),
         }
-    }
-
-    /// Elements converted to `dtype`, as ONNX's Cast does: floats cut toward zero, anything
-    /// but zero is true.
-    pub fn cast(self, dtype: DType) -> Result<Self, OpError> {
-        if self.dtype() == dtype {
-            return Ok(self);
-        }
-        if matches!(self, Self::Code(..) | Self::Text(..))
-            || matches!(dtype, DType::Narrow(_) | DType::Bytes)
-        {
-            return Err(self.unexpected(&format!("a type that converts to {dtype}")));
-        }
-        let device = self.device();
-        let out = bool_type(&device);
-        Ok(match (self, dtype) {
-            (Self::Float(t), DType::Bool) => {
-                Self::Bool(B::float_not_equal_elem(t, Scalar::Float(0.0), out))
-            }
-            (Self::Int(t), DType::Bool) => {
-                Self::Bool(B::int_not_equal_elem(t, Scalar::Int(0), out))
-            }
-            (Self::Bool(t), dtype) if is_float(dtype) => {
-                Self::Float(B::bool_into_float(t, float_type(dtype)?))
-            }
-            (Self::Bool(t), dtype) => Self::Int(B::bool_into_int(t, int_type(dtype)?)),
-            (Self::Float(t), dtype) if is_float(dtype) => {
-                Self::Float(B::float_cast(t, float_type(dtype)?))
-            }
-            (Self::Float(t), dtype) => Self::Int(B::float_into_int(t, int_type(dtype)?)),
-            (Self::Int(t), dtype) if is_float(dtype) => {
-                Self::Float(B::int_into_float(t, float_type(dtype)?))
-            }
-            (Self::Int(t), dtype) => Self::Int(B::int_cast(t, int_type(dtype)?)),
-            (other @ (Self::Code(..) | Self::Text(..)), _) => {
-                return Err(other.unexpected("numbers"));
-            }
-        })
     }
 }
 

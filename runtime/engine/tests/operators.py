@@ -18,6 +18,8 @@ NAMES = {
     "int32": ("i32", TensorProto.INT32),
     "int64": ("i64", TensorProto.INT64),
     "bool": ("bool", TensorProto.BOOL),
+    "uint8": ("u8", TensorProto.UINT8),
+    "int8": ("i8", TensorProto.INT8),
 }
 CASES = []
 
@@ -50,25 +52,33 @@ def plain(value):
     }
 
 
-def case(family, op, *inputs, opset=17, outputs=1, wanted=None, **attributes):
+def case(family, op, *inputs, opset=17, outputs=1, domain="", **attributes):
+    """`outputs`: how many, or which of them are wanted."""
+    wanted = [True] * outputs if isinstance(outputs, int) else outputs
     names = ["" if x is None else f"i{n}" for n, x in enumerate(inputs)]
-    made = [f"o{n}" for n in range(outputs)]
-    node = helper.make_node(op, names, made, **attributes)
+    made = [f"o{n}" if wants else "" for n, wants in enumerate(wanted)]
+    node = helper.make_node(op, names, made, domain=domain, **attributes)
     infos = [
-        helper.make_tensor_value_info(n, NAMES[x.dtype.name][1], [None] * x.ndim)
+        # Shape inference of contrib operators wants to know the sizes.
+        helper.make_tensor_value_info(
+            n, NAMES[x.dtype.name][1], x.shape if domain else [None] * x.ndim)
         for n, x in zip(names, inputs) if x is not None
     ]
     graph = helper.make_graph(
-        [node], "g", infos, [helper.make_empty_tensor_value_info(name) for name in made])
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        [node], "g", infos,
+        [helper.make_empty_tensor_value_info(name) for name in made if name])
+    opsets = [helper.make_opsetid("", opset)]
+    if domain:
+        opsets.append(helper.make_opsetid(domain, 1))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     feed = {n: x for n, x in zip(names, inputs) if x is not None}
+    given = iter(session.run(None, feed))
     CASES.append({
         "family": family, "operator": op, "opset": opset, "attributes": attributes,
         "inputs": [plain(x) for x in inputs],
-        "outputs": [plain(x) for x in session.run(None, feed)],
-    })
+        "outputs": [plain(next(given)) if wants else None for wants in wanted],
+    } | ({"domain": domain} if domain else {}))
 
 
 def elementwise():
@@ -292,9 +302,139 @@ def recurrent():
          activation_beta=[0.4])
 
 
+def q(*shape, dtype=np.uint8):
+    """Whole numbers over the range of a type of 8 bits."""
+    values = (np.arange(int(np.prod(shape))) * 37 + 11) % 256
+    return values.astype(np.uint8).view(dtype).reshape(shape)
+
+
+def s(value):
+    return np.array(value, np.float32)
+
+
+def zero(value, dtype=np.uint8):
+    return np.array(value, dtype)
+
+
+def quantized():
+    u8, i8 = np.uint8, np.int8
+    case("quantized", "MatMulInteger", q(3, 5), q(5, 2), zero(12), zero(200), opset=13)
+    case("quantized", "MatMulInteger", q(2, 3, 70), q(70, 40, dtype=i8), zero(12),
+         q(40, dtype=i8), opset=13)
+    case("quantized", "MatMulInteger", q(2, 1, 4, 9), q(3, 9, 33), opset=13)
+    case("quantized", "ConvInteger", q(2, 3, 6, 5), q(4, 3, 3, 3), zero(7), zero(100),
+         pads=[1, 0, 2, 1], strides=[2, 1])
+    case("quantized", "ConvInteger", q(1, 4, 9, 8), q(4, 2, 3, 2, dtype=u8), zero(128),
+         group=2, dilations=[2, 1], pads=[2, 1, 2, 0])
+    case("quantized", "ConvInteger", q(1, 4, 7, 7), q(4, 1, 3, 3, dtype=u8), zero(3), zero(9),
+         group=4, pads=[1, 1, 1, 1])
+    x = f(3, 7)
+    case("quantized", "QuantizeLinear", x, s(0.013), zero(120))
+    case("quantized", "QuantizeLinear", x, s(0.013), zero(-5, i8))
+    case("quantized", "QuantizeLinear", x, f(3, start=0.1, step=0.2), q(3), axis=0)
+    case("quantized", "DequantizeLinear", q(3, 4), f(4, start=0.1), q(4), axis=1)
+    case("quantized", "DynamicQuantizeLinear", x, outputs=3)
+    case("quantized", "DynamicQuantizeLinear", f(4, start=0.5), outputs=3)
+    scales = s(0.02), zero(120), s(0.05), zero(-3, i8), s(0.4), zero(100)
+    xs, xz, ws, wz, ys, yz = scales
+    case("quantized", "QLinearMatMul", q(2, 5), xs, xz, q(5, 4, dtype=i8), ws, wz, ys, yz)
+    case("quantized", "QLinearConv", q(1, 2, 5, 5), xs, xz, q(3, 2, 3, 3, dtype=i8),
+         f(3, start=0.02, step=0.01), np.zeros(3, i8), ys, yz, i(5, -900, 70, dtype=np.int32),
+         pads=[1, 1, 1, 1])
+
+
+def contrib():
+    u8, i8 = np.uint8, np.int8
+
+    def ms(op, *inputs, **more):
+        case("contrib", op, *inputs, domain="com.microsoft", **more)
+    x = f(2, 3, 8, step=0.11)
+    for op in ["Gelu", "QuickGelu", "FastGelu"]:
+        ms(op, x)
+    ms("FastGelu", x, f(8))
+    ms("BiasGelu", x, f(8))
+    ms("QuickGelu", x, alpha=1.0)
+    ms("FusedMatMul", f(2, 3, 4), f(2, 5, 4), transB=1, alpha=0.5)
+    ms("FusedMatMul", f(4, 2, 3), f(2, 4, 5), transA=1, transBatchA=1)
+    ms("FusedMatMul", f(3, 2, 4), f(2, 4, 5), transBatchA=1)
+    ms("FusedGemm", f(2, 3), f(4, 3), f(4), transB=1, activation="LeakyRelu",
+       activation_alpha=0.2)
+    ms("FusedConv", f(1, 2, 5, 5), f(3, 2, 3, 3), f(3), activation="Relu")
+    ms("FusedConv", f(1, 2, 5, 5), f(3, 2, 3, 3), f(3), activation="Clip",
+       activation_params=[-1.0, 2.5])
+    case("contrib", "SimplifiedLayerNormalization", x, f(8))
+    ms("SkipLayerNormalization", x, f(2, 3, 8), f(8), f(8, start=0.3), f(8, step=0.2))
+    ms("SkipLayerNormalization", x, f(2, 3, 8), f(8), epsilon=0.01,
+       outputs=[True, False, False, True])
+    ms("SkipSimplifiedLayerNormalization", x, f(2, 3, 8), f(8), f(8, step=0.2),
+       outputs=[True, False, False, True])
+    ids = i(2, 0, 1, 3, 3, 1, dtype=np.int32).reshape(2, 3)
+    kinds = i(0, 1, 1, 1, 0, 0, dtype=np.int32).reshape(2, 3)
+    mask = i(1, 1, 0, 1, 1, 1, dtype=np.int32).reshape(2, 3)
+    tables = f(4, 8), f(5, 8, step=0.2), f(2, 8, step=0.3)
+    ms("EmbedLayerNormalization", ids, kinds, *tables, f(8), f(8, start=0.2), mask, outputs=3)
+    ms("EmbedLayerNormalization", ids, None, *tables[:2], None, f(8), f(8, start=0.2),
+       outputs=[True, True])
+    ms("DynamicQuantizeMatMul", f(3, 6), q(6, 4, dtype=i8), s(0.03), zero(4, i8), f(4))
+    ms("DynamicQuantizeMatMul", f(2, 3, 6), q(6, 4), f(4, start=0.01, step=0.01), q(4))
+    ms("MatMulIntegerToFloat", q(3, 6), q(6, 4, dtype=i8), s(0.02), s(0.03), zero(9),
+       zero(4, i8), f(4))
+    weights = f(8, 24, start=-0.9, step=0.013), f(24)
+    ms("Attention", x, *weights, num_heads=2)
+    ms("Attention", x, *weights, num_heads=2, unidirectional=1, outputs=2)
+    ms("Attention", x, *weights, mask, num_heads=2)
+    ms("Attention", x, *weights, i(3, 2, dtype=np.int32), num_heads=4, scale=0.2)
+    ms("Attention", x, *weights, None, f(2, 2, 2, 5, 4, step=0.05), num_heads=2,
+       unidirectional=1, outputs=2)
+    ms("Attention", x, *weights, None, None, f(2, 2, 3, 3), num_heads=2)
+    ms("QAttention", q(2, 3, 8), q(8, 24, dtype=i8), f(24), s(0.01), s(0.02), mask, zero(100),
+       zero(3, i8), num_heads=2)
+    k = f(2, 5, 8, step=0.07)
+    ms("MultiHeadAttention", x, k, f(2, 5, 8, step=0.03), num_heads=2)
+    ms("MultiHeadAttention", x, k, f(2, 5, 8, step=0.03), f(24), num_heads=2, outputs=3)
+    ms("MultiHeadAttention", x, k, f(2, 5, 8, step=0.03), None,
+       i(1, 1, 0, 1, 1, 1, 1, 1, 1, 0, dtype=np.int32).reshape(2, 5), num_heads=4, scale=0.4)
+    ms("MultiHeadAttention", x, x, f(2, 3, 8), None, None, f(2, 2, 3, 7), f(2, 2, 4, 4),
+       f(2, 2, 4, 4, step=0.09), num_heads=2, outputs=3)
+    scales = s(0.02), zero(120), s(0.05), zero(30), s(0.05), zero(100)
+    xs, xz, ws, wz, ys, yz = scales
+    ms("QLinearAdd", q(2, 3), xs, xz, q(3), ws, wz, ys, yz)
+    ms("QLinearMul", q(2, 3), xs, xz, q(3), ws, wz, s(0.051), yz)
+    ms("QLinearSigmoid", q(2, 5), xs, xz, s(1 / 256), zero(0))
+    ms("QLinearLeakyRelu", q(2, 5), xs, xz, s(0.03), zero(50), alpha=0.1)
+    ms("QLinearConcat", ys, yz, q(2, 3), xs, xz, q(2, 4), ws, wz, axis=1)
+    ms("QLinearAveragePool", q(1, 2, 5, 5), xs, xz, s(0.021), zero(110), kernel_shape=[2, 2])
+    ms("QLinearGlobalAveragePool", q(1, 2, 5, 5), xs, xz, s(0.021), zero(110))
+    ms("Inverse", f(2, 3, 3))
+    caches = f(7, 2, step=0.1), f(7, 2, step=0.13)
+    positions = i(0, 3, 6, 2, 1, 5).reshape(2, 3)
+    for interleaved in [0, 1]:
+        ms("RotaryEmbedding", f(2, 2, 3, 4), positions, *caches, interleaved=interleaved)
+    ms("RotaryEmbedding", x, i(2), *caches)
+    ms("RotaryEmbedding", x, positions, *(f(7, 1), f(7, 1, step=0.2)), num_heads=2,
+       rotary_embedding_dim=2)
+
+    # onnxruntime has GroupNorm on GPUs only: the judge is ONNX's, of the same formula.
+    images, scale, shift = f(2, 4, 2, 3), f(4, step=0.2), f(4, start=0.1)
+    case("contrib", "GroupNormalization", images, scale, shift, opset=21, num_groups=2)
+    CASES[-1] |= {"operator": "GroupNorm", "domain": "com.microsoft",
+                  "attributes": {"groups": 2, "channels_last": 0}}
+
+    # onnxruntime rounds the inputs of each step to 8 bits, the engine doesn't: the judge is
+    # the LSTM whose weights are what the integers stand for.
+    w, r, bias = q(1, 3, 16, dtype=i8), q(1, 4, 16, dtype=i8), f(1, 32, step=0.01)
+    xs = f(5, 2, 3, step=0.05)
+    case("contrib", "LSTM", xs, *((m.astype(np.float32) - 3).transpose(0, 2, 1) * s(0.004)
+                                  for m in (w, r)), bias, outputs=3, hidden_size=4)
+    scale, point = np.full(1, 0.004, np.float32), np.full(1, 3, i8)
+    given = [xs, w, r, bias, None, None, None, None, scale, point, scale, point]
+    CASES[-1] |= {"operator": "DynamicQuantizeLSTM", "domain": "com.microsoft",
+                  "inputs": [plain(x) for x in given]}
+
+
 if __name__ == "__main__":
     for family in [elementwise, logic, products, pools, norms, reductions, shapes, indexing,
-                   recurrent]:
+                   recurrent, quantized, contrib]:
         family()
     lines = ",\n".join(json.dumps(case) for case in CASES)
     path = Path(__file__).parent / "expected" / "operators.json"

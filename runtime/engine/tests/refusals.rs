@@ -156,7 +156,7 @@ fn weights_must_have_the_size_of_their_shape() {
 }
 
 #[test]
-fn types_without_numbers_are_refused() {
+fn complex_numbers_are_refused() {
     let complex = Message::default().int(1, 1).int(2, 14).bytes(8, b"w");
     let error = load(&relu().raw_weights(&complex)).unwrap_err();
     assert!(matches!(error, LoadError::UnsupportedType { found, .. } if found == "complex64"));
@@ -293,6 +293,62 @@ fn shapes_that_do_not_fit_are_refused() {
         let error = failure(&load(&graph).unwrap(), x);
         assert!(matches!(error, OpError::Shape(_)), "{operator}: {error}");
     }
+}
+
+#[test]
+fn an_unknown_operator_of_another_domain_is_named_with_it() {
+    for domain in ["com.microsoft", "example"] {
+        let graph = Graph::default()
+            .input("x", DType::F32, &[1])
+            .node_of(domain, "Relu", &["x"], &["y"], &[])
+            .output("y", DType::F32);
+        let said = load(&graph).unwrap_err().to_string();
+        let expected = format!("operator {domain}.Relu of node `y` is not supported (opset 1)");
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn quantised_operators_refuse_what_does_not_fit() {
+    let bytes = |shape: &[usize]| {
+        let count = shape.iter().product();
+        Tensor::new(DType::U8, shape.to_vec(), vec![1; count]).unwrap()
+    };
+    let said = |operator: &str, x: Tensor, w: &Tensor, zero: Option<&Tensor>| {
+        let mut graph = Graph::default().open_input("x", x.dtype()).weights("w", w);
+        let mut inputs = vec!["x", "w"];
+        if let Some(zero) = zero {
+            graph = graph.weights("z", zero);
+            inputs.push("z");
+        }
+        let graph = graph
+            .node(operator, &inputs, &["y"], &[])
+            .output("y", DType::I32);
+        failure(&load(&graph).unwrap(), x).to_string()
+    };
+    assert_eq!(
+        said("MatMulInteger", bytes(&[2, 3]), &bytes(&[4, 2]), None),
+        "shapes [2, 3] and [4, 2] don't multiply"
+    );
+    assert_eq!(
+        said("MatMulInteger", f32s(&[2, 3]), &bytes(&[3, 2]), None),
+        "expected i8 or u8, found f32"
+    );
+    assert_eq!(
+        said(
+            "MatMulInteger",
+            bytes(&[2, 3]),
+            &bytes(&[3, 2]),
+            Some(&bytes(&[5]))
+        ),
+        "5 zero points for a tensor [2, 3], expected 1 or 2"
+    );
+    assert!(said("ConvInteger", bytes(&[1, 3, 4]), &bytes(&[2, 2, 1]), None).contains("don't fit"));
+    let scales = said("DequantizeLinear", bytes(&[2, 3]), &f32s(&[2]), None);
+    assert_eq!(
+        scales,
+        "scales [2] for a tensor [2, 3], axis 1, blocks of 0"
+    );
 }
 
 #[test]

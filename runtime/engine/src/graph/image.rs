@@ -36,14 +36,14 @@ pub(crate) struct Resize {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ResizeMode {
-    Nearest(Rounding),
+    Nearest(NearestMode),
     Linear,
     Cubic { a: f32 },
 }
 
 /// The element that is taken for a place between two.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Rounding {
+pub(crate) enum NearestMode {
     Floor,
     Ceil,
     /// The nearer one, the lower one of two that are as near.

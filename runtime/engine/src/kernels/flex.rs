@@ -6,12 +6,10 @@ use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use bytemuck::Pod;
 use rayon::prelude::*;
 
+use super::PART;
 use super::activation::Activation;
 use crate::graph::Unary;
 use crate::value::Value;
-
-/// Elements for which it pays to ask other threads.
-const PART: usize = 1 << 15;
 
 /// The elements of a tensor of this type that lie in order in the memory of the CPU.
 pub(crate) fn elements<T: Element + Pod>(t: &DispatchTensor) -> Option<&[T]> {

@@ -2,12 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::PART;
 use super::activation::exp;
 use super::simd::vectorised;
 use crate::graph::Reduce;
-
-/// Elements for which it pays to ask other threads.
-const PART: usize = 1 << 15;
 
 /// Sums that run side by side, so that they become vectors.
 const LANES: usize = 32;

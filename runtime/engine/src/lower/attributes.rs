@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::onnx::proto::{AttributeProto, AttributeType, GraphProto, TensorProto};
+use crate::onnx::proto::{
+    AttributeProto, AttributeType, GraphProto, SparseTensorProto, TensorProto,
+};
 
 /// The attributes of a node; each getter says what is wrong as a sentence.
 pub(super) struct Attributes<'a> {
@@ -112,6 +114,12 @@ impl<'a> Attributes<'a> {
         Ok(self
             .typed(name, AttributeType::Tensor)?
             .and_then(|attribute| attribute.t.as_ref()))
+    }
+
+    pub fn sparse_tensor(&mut self, name: &str) -> Result<Option<&SparseTensorProto>, String> {
+        Ok(self
+            .typed(name, AttributeType::SparseTensor)?
+            .and_then(|attribute| attribute.sparse_tensor.as_ref()))
     }
 
     /// A graph, taken out.

@@ -1,10 +1,12 @@
 //! From an operator's name and attributes to an [`Op`], for all operator sets that differ.
 
+mod contrib;
 mod einsum;
 mod elementwise;
 mod image;
 mod index;
 mod norm;
+mod quantize;
 mod reduce;
 mod rnn;
 mod sequence;
@@ -61,6 +63,8 @@ pub(super) struct Context<'a> {
     pub node: &'a str,
     pub inputs: &'a mut Vec<Option<ValueId>>,
     pub outputs: usize,
+    /// Which outputs something may read.
+    pub wanted: Vec<bool>,
     pub opset: i64,
 }
 
@@ -112,6 +116,8 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
         Op::TopK { .. } | Op::Dropout { .. } => Some(2),
         Op::MaxPool { .. } => Some(2),
         Op::Unique { .. } => Some(4),
+        Op::Quantized(Quantized::DynamicQuantize) => Some(3),
+        Op::Contrib(kind) => Some(contrib::output_count(kind)),
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -126,6 +132,9 @@ pub(super) fn constant(attributes: &mut Attributes, node: &str) -> Result<Tensor
     if let Some(proto) = attributes.tensor("value")? {
         return Ok(onnx::tensor(proto, node)?);
     }
+    if let Some(proto) = attributes.sparse_tensor("sparse_value")? {
+        return Ok(onnx::sparse(proto, node)?);
+    }
     let made = if attributes.has("value_float") {
         Tensor::from_f32(vec![], &[attributes.float_or("value_float", 0.0)?])
     } else if attributes.has("value_int") {
@@ -135,7 +144,7 @@ pub(super) fn constant(attributes: &mut Attributes, node: &str) -> Result<Tensor
     } else if let Some(values) = attributes.ints("value_ints")? {
         Tensor::from_i64(vec![values.len()], &values)
     } else {
-        return Err("it holds no numbers (sparse tensors and strings are not supported)".into());
+        return Err("it holds no numbers (strings are not supported)".into());
     };
     made.map_err(|error| error.to_string().into())
 }
@@ -159,6 +168,7 @@ const FAMILIES: &[Parser] = &[
     reduce::parse,
     index::parse,
     norm::parse,
+    quantize::parse,
     rnn::parse,
     sequence::parse,
     image::parse,
@@ -167,10 +177,16 @@ const FAMILIES: &[Parser] = &[
 
 /// The operator, or nothing where it is not supported.
 pub(super) fn parse(
+    domain: &str,
     operator: &str,
     a: &mut Attributes,
     context: &mut Context,
 ) -> Result<Option<Op>, ParseError> {
+    match domain {
+        "" => {}
+        contrib::DOMAIN => return contrib::parse(operator, a, context),
+        _ => return Ok(None),
+    }
     for parse in FAMILIES {
         if let Some(op) = parse(operator, a, context)? {
             return Ok(Some(op));

@@ -3,7 +3,7 @@
 use super::taps::{Row, along};
 use super::{Result, axis};
 use crate::error::OpError;
-use crate::graph::{Aspect, Coordinates, Resize, ResizeMode, Rounding};
+use crate::graph::{Aspect, Coordinates, NearestMode, Resize, ResizeMode};
 use crate::tensor::DType;
 use crate::value::{Value, check_size};
 
@@ -212,10 +212,10 @@ fn row(how: &Resize, axis: &Axis, to: usize) -> Row {
     let place = |at: f64| at.clamp(0.0, last) as usize;
     if let ResizeMode::Nearest(rounding) = how.mode {
         return Row::of(place(match rounding {
-            Rounding::Floor => x.floor(),
-            Rounding::Ceil => x.ceil(),
-            Rounding::HalfDown => (x - 0.5).ceil(),
-            Rounding::HalfUp => (x + 0.5).floor(),
+            NearestMode::Floor => x.floor(),
+            NearestMode::Ceil => x.ceil(),
+            NearestMode::HalfDown => (x - 0.5).ceil(),
+            NearestMode::HalfUp => (x + 0.5).floor(),
         }));
     }
     // Downsampling stretches the filter, so that all elements count.

@@ -48,6 +48,7 @@ pub enum Attribute {
     Texts(Vec<String>),
     Tensor(Tensor),
     Graph(Graph),
+    SparseTensor(Message),
 }
 
 impl Attribute {
@@ -59,6 +60,7 @@ impl Attribute {
             Self::Text(value) => m.bytes(4, value.as_bytes()).int(20, 3),
             Self::Tensor(value) => m.bytes(5, &tensor("", value).0).int(20, 4),
             Self::Graph(value) => m.bytes(6, &value.message().0).int(20, 5),
+            Self::SparseTensor(value) => m.bytes(22, &value.0).int(20, 11),
             Self::Floats(values) => values.iter().fold(m, |m, v| m.float(7, *v)).int(20, 6),
             Self::Ints(values) => values.iter().fold(m, |m, v| m.int(8, *v)).int(20, 7),
             Self::Texts(values) => values
@@ -132,8 +134,24 @@ impl Graph {
         Self(self.0.bytes(5, &message.0))
     }
 
+    pub fn sparse_weights(self, message: &Message) -> Self {
+        Self(self.0.bytes(15, &message.0))
+    }
+
     pub fn node(
         self,
+        operator: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> Self {
+        self.node_of("", operator, inputs, outputs, attributes)
+    }
+
+    /// A node with an operator of any domain.
+    pub fn node_of(
+        self,
+        domain: &str,
         operator: &str,
         inputs: &[&str],
         outputs: &[&str],
@@ -145,7 +163,9 @@ impl Graph {
         let node = outputs
             .iter()
             .fold(node, |m, name| m.bytes(2, name.as_bytes()));
-        let node = node.bytes(4, operator.as_bytes());
+        let node = node
+            .bytes(4, operator.as_bytes())
+            .bytes(7, domain.as_bytes());
         let attribute =
             |m: Message, (name, value): &(&str, Attribute)| m.bytes(5, &value.message(name).0);
         Self(self.0.bytes(1, &attributes.iter().fold(node, attribute).0))

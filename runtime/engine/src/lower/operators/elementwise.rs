@@ -3,6 +3,7 @@
 use super::{Context, ParseError};
 use crate::graph::*;
 use crate::lower::attributes::Attributes;
+use crate::narrow::{Power, Rounding};
 use crate::onnx;
 use crate::tensor::DType;
 
@@ -42,8 +43,12 @@ pub(super) fn parse(
         "Or" => Op::Logic(Logic::Or),
         "Xor" => Op::Logic(Logic::Xor),
         "Where" => Op::Where,
-        "CastLike" => Op::CastLike,
-        "Cast" => Op::Cast(cast_type(a, context.node)?),
+        "CastLike" => Op::CastLike(rounding(a)?),
+        "Cast" => Op::Cast {
+            to: cast_type(a, context.node)?,
+            rounding: rounding(a)?,
+        },
+        "BitCast" => Op::BitCast(cast_type(a, context.node)?),
         "Clip" => {
             let (min, max) = (a.float("min")?, a.float("max")?);
             context.float_as_input(1, min)?;
@@ -85,6 +90,18 @@ fn aligned(operator: &str, a: &mut Attributes) -> Result<Option<Op>, ParseError>
 fn cast_type(a: &mut Attributes, node: &str) -> Result<DType, ParseError> {
     let to = a.int("to")?.ok_or("attribute `to` is missing")?;
     Ok(onnx::dtype(i32::try_from(to).unwrap_or(0), node)?)
+}
+
+pub(super) fn rounding(a: &mut Attributes) -> Result<Rounding, ParseError> {
+    Ok(Rounding {
+        saturate: a.flag("saturate", true)?,
+        power: match a.text("round_mode")?.as_deref() {
+            None | Some("up") => Power::Up,
+            Some("down") => Power::Down,
+            Some("nearest") => Power::Nearest,
+            Some(other) => return Err(format!("unknown round_mode `{other}`").into()),
+        },
+    })
 }
 
 fn unary(operator: &str, a: &mut Attributes) -> Result<Option<Unary>, ParseError> {

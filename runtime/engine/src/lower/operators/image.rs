@@ -75,7 +75,7 @@ fn scales_third(context: &mut Context) {
 fn simple(a: &mut Attributes) -> Result<Resize, ParseError> {
     Ok(Resize {
         mode: match a.text("mode")?.as_deref() {
-            None | Some("nearest") => ResizeMode::Nearest(Rounding::Floor),
+            None | Some("nearest") => ResizeMode::Nearest(NearestMode::Floor),
             Some("linear" | "bilinear") => ResizeMode::Linear,
             Some(other) => return Err(unknown("mode", other)),
         },
@@ -90,10 +90,10 @@ fn simple(a: &mut Attributes) -> Result<Resize, ParseError> {
 
 fn resize(a: &mut Attributes) -> Result<Resize, ParseError> {
     let rounding = match a.text("nearest_mode")?.as_deref() {
-        None | Some("round_prefer_floor" | "") => Rounding::HalfDown,
-        Some("round_prefer_ceil") => Rounding::HalfUp,
-        Some("floor") => Rounding::Floor,
-        Some("ceil") => Rounding::Ceil,
+        None | Some("round_prefer_floor" | "") => NearestMode::HalfDown,
+        Some("round_prefer_ceil") => NearestMode::HalfUp,
+        Some("floor") => NearestMode::Floor,
+        Some("ceil") => NearestMode::Ceil,
         Some(other) => return Err(unknown("nearest_mode", other)),
     };
     let mode = match a.text("mode")?.as_deref() {

@@ -25,6 +25,7 @@ pub(super) fn parse(
             axis: a.int_or("axis", -1)?,
             epsilon: a.float_or("epsilon", 1e-5)?,
         },
+        "SimplifiedLayerNormalization" => Op::Contrib(super::contrib::simplified_norm(a)?),
         "LpNormalization" => Op::LpNorm {
             axis: a.int_or("axis", -1)?,
             p: match a.int_or("p", 2)? {

@@ -9,6 +9,10 @@ pub(super) fn parse(
     a: &mut Attributes,
     _: &mut Context,
 ) -> Result<Option<Op>, ParseError> {
+    layer(operator, a).map(|layer| layer.map(Op::Recurrent))
+}
+
+pub(super) fn layer(operator: &str, a: &mut Attributes) -> Result<Option<Recurrent>, ParseError> {
     let (cell, defaults): (_, &[Unary]) = match operator {
         "LSTM" => (
             Cell::Lstm {
@@ -44,14 +48,14 @@ pub(super) fn parse(
         let expected = defaults.len() * directions;
         return Err(format!("{} activations, expected {expected}", activations.len()).into());
     }
-    Ok(Some(Op::Recurrent(Recurrent {
+    Ok(Some(Recurrent {
         cell,
         direction,
         hidden: hidden.ok_or("attribute `hidden_size` is missing or below 1")?,
         activations,
         clip: a.float("clip")?,
         batch_major: a.flag("layout", false)?,
-    })))
+    }))
 }
 
 /// Activations of a recurrent cell, by name, with their numbers in order of use.

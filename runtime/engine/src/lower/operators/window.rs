@@ -22,7 +22,7 @@ fn padding(a: &mut Attributes) -> Result<Padding, ParseError> {
     }
 }
 
-fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
+pub(super) fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
     let groups = usize::try_from(a.int_or("group", 1)?)
         .ok()
         .filter(|&groups| groups > 0);
@@ -36,7 +36,7 @@ fn conv(a: &mut Attributes) -> Result<Conv, ParseError> {
     })
 }
 
-fn window(a: &mut Attributes) -> Result<Window, ParseError> {
+pub(super) fn window(a: &mut Attributes) -> Result<Window, ParseError> {
     let kernel = a.positive_sizes("kernel_shape")?;
     if kernel.is_empty() {
         return Err("attribute `kernel_shape` is missing".into());
