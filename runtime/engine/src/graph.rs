@@ -5,12 +5,16 @@
 //! Attributes are parsed and checked when a node is made; what older operator sets gave as
 //! attributes and newer ones give as inputs (`axes`, `pads`, `k`…) is always an input here.
 
+mod language;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::signature::TensorSpec;
 use crate::tensor::DType;
 use crate::value::Value;
+
+pub(crate) use language::*;
 
 /// The number of a value in a [`Program`].
 pub(crate) type ValueId = usize;
@@ -154,13 +158,30 @@ pub(crate) enum Op {
     BatchNorm {
         epsilon: f32,
     },
+    /// Outputs: y, running mean, running variance, mean?, variance?.
+    BatchNormTraining {
+        epsilon: f32,
+        momentum: f32,
+    },
     InstanceNorm {
         epsilon: f32,
     },
+    GroupNorm {
+        groups: usize,
+        epsilon: f32,
+    },
+    /// Outputs: y and, with `statistics`, means and inverse deviations.
     LayerNorm {
         axis: i64,
         epsilon: f32,
+        statistics: bool,
     },
+    RmsNorm {
+        axis: i64,
+        epsilon: f32,
+    },
+    /// Over these axes.
+    MeanVarianceNorm(Vec<i64>),
     LpNorm {
         axis: i64,
         p: i64,
@@ -171,6 +192,20 @@ pub(crate) enum Op {
         flat: bool,
         log: bool,
     },
+
+    // Language models
+    Attention(Attention),
+    Rotary(Rotary),
+    LinearAttention(LinearAttention),
+    /// Inputs: x, weights, bias?, state?. Outputs: y, state.
+    CausalConv {
+        silu: bool,
+    },
+    /// Swish of the first input times the second.
+    SwiGlu {
+        alpha: f32,
+    },
+    Loss(Loss),
 
     // Reductions
     /// Inputs: x, axes?.
@@ -433,9 +468,11 @@ pub(crate) enum Unary {
     Silu,
     Sin,
     Sinh,
+    Shrink { bias: f32, lambda: f32 },
     Softplus,
     Softsign,
     Sqrt,
+    Swish { alpha: f32 },
     Tan,
     Tanh,
     ThresholdedRelu { alpha: f32 },

@@ -2,9 +2,12 @@
 //!
 //! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
 
+mod attention;
 mod conv;
 mod elementwise;
 mod index;
+mod language;
+mod loss;
 mod matmul;
 mod norm;
 mod pool;
@@ -17,6 +20,7 @@ use burn_dispatch::DispatchDevice;
 
 use crate::error::OpError;
 use crate::graph::Op;
+use crate::tensor::DType;
 use crate::value::{Item, Value};
 
 pub(crate) use norm::fold_batch_norm;
@@ -46,6 +50,14 @@ impl Args {
     pub fn item(&mut self, index: usize) -> Result<Item> {
         let item = self.0.get_mut(index).and_then(Option::take);
         item.ok_or(OpError::MissingInput { index })
+    }
+
+    /// The type of an input that is a tensor.
+    pub fn dtype(&self, index: usize) -> Option<DType> {
+        match self.0.get(index)? {
+            Some(Item::Tensor(value)) => Some(value.dtype()),
+            _ => None,
+        }
     }
 
     /// All of them, as a variadic operator wants them.
@@ -157,9 +169,28 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
 
         Op::BatchNorm { epsilon } => norm::batch(args, *epsilon)?,
         Op::InstanceNorm { epsilon } => norm::instance(args, *epsilon)?,
-        Op::LayerNorm { axis, epsilon } => norm::layer(args, *axis, *epsilon)?,
+        Op::BatchNormTraining { epsilon, momentum } => {
+            return norm::batch_training(args, *epsilon, *momentum);
+        }
+        Op::GroupNorm { groups, epsilon } => norm::group(args, *groups, *epsilon)?,
+        Op::LayerNorm {
+            axis,
+            epsilon,
+            statistics,
+        } => return norm::layer(args, *axis, *epsilon, *statistics),
+        Op::RmsNorm { axis, epsilon } => {
+            norm::rms(args.take(0)?, args.take(1)?, *axis, *epsilon)?
+        }
+        Op::MeanVarianceNorm(axes) => norm::mean_variance(args.take(0)?, axes)?,
         Op::LpNorm { axis, p } => norm::lp(args.take(0)?, *axis, *p)?,
         Op::Softmax { axis, flat, log } => norm::softmax(args.take(0)?, *axis, *flat, *log)?,
+
+        Op::Attention(of) => return attention::run(of, args),
+        Op::Rotary(of) => language::rotary(of, args)?,
+        Op::LinearAttention(of) => return language::linear(of, args),
+        Op::CausalConv { silu } => return language::causal_conv(*silu, args),
+        Op::SwiGlu { alpha } => language::gated(*alpha, args.take(0)?, args.take(1)?)?,
+        Op::Loss(of) => return loss::run(of, args),
 
         Op::Reduce {
             kind,
@@ -350,6 +381,14 @@ pub(crate) fn broadcast_to(value: Value, shape: &[usize]) -> Value {
         return value;
     }
     with_rank(value, shape.len()).expand(shape)
+}
+
+/// The type that sums and functions of half-precision floats are computed in.
+pub(crate) fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        dtype => dtype,
+    }
 }
 
 pub(crate) fn count(shape: &[usize]) -> usize {

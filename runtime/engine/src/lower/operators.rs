@@ -2,6 +2,7 @@
 
 mod elementwise;
 mod index;
+mod language;
 mod norm;
 mod reduce;
 mod rnn;
@@ -97,6 +98,10 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
         Op::Split { .. } => None,
         control if control.is_control() => None,
         Op::TopK { .. } | Op::Dropout => Some(2),
+        Op::LayerNorm { statistics, .. } => Some(if *statistics { 3 } else { 1 }),
+        Op::BatchNormTraining { .. } => Some(5),
+        Op::Attention(_) => Some(4),
+        Op::LinearAttention(_) | Op::CausalConv { .. } | Op::Loss(_) => Some(2),
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -137,6 +142,7 @@ const FAMILIES: &[Parser] = &[
     norm::parse,
     rnn::parse,
     sequence::parse,
+    language::parse,
 ];
 
 /// The operator, or nothing where it is not supported.
