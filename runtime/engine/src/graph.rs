@@ -6,6 +6,8 @@
 //! attributes and newer ones give as inputs (`axes`, `pads`, `k`…) is always an input here.
 
 mod language;
+mod ml;
+mod text;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use crate::tensor::DType;
 use crate::value::Value;
 
 pub(crate) use language::*;
+pub(crate) use ml::*;
+pub(crate) use text::*;
 
 /// The number of a value in a [`Program`].
 pub(crate) type ValueId = usize;
@@ -207,6 +211,14 @@ pub(crate) enum Op {
     },
     Loss(Loss),
 
+    // Strings
+    Text(Text),
+    /// Input: tokens, as strings or integers.
+    TfIdf(TfIdf),
+
+    // Classical models
+    Ml(Ml),
+
     // Reductions
     /// Inputs: x, axes?.
     Reduce {
@@ -377,6 +389,7 @@ impl Op {
         Some(match self {
             Self::NonZero | Self::Sequence(_) => return None,
             control if control.is_control() => return None,
+            Self::Text(Text::Split { .. } | Text::Normalize { .. }) => return None,
             Self::ConstantOfShape { .. } => &[0],
             Self::Reshape { .. }
             | Self::Squeeze
@@ -429,6 +442,9 @@ pub(crate) struct Scan {
     pub inputs: Vec<(i64, bool)>,
     /// The same for each stacked output.
     pub outputs: Vec<(i64, bool)>,
+    /// The form of opset 8: the first axis of everything is a batch, whose members are
+    /// scanned one by one, and the first input is the lengths.
+    pub batched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

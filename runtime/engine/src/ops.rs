@@ -9,12 +9,17 @@ mod index;
 mod language;
 mod loss;
 mod matmul;
+mod ml;
 mod norm;
 mod pool;
 mod reduce;
 mod rnn;
+mod scores;
 mod sequence;
 mod shape;
+mod svm;
+mod text;
+mod trees;
 
 use burn_dispatch::DispatchDevice;
 
@@ -178,9 +183,7 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             epsilon,
             statistics,
         } => return norm::layer(args, *axis, *epsilon, *statistics),
-        Op::RmsNorm { axis, epsilon } => {
-            norm::rms(args.take(0)?, args.take(1)?, *axis, *epsilon)?
-        }
+        Op::RmsNorm { axis, epsilon } => norm::rms(args.take(0)?, args.take(1)?, *axis, *epsilon)?,
         Op::MeanVarianceNorm(axes) => norm::mean_variance(args.take(0)?, axes)?,
         Op::LpNorm { axis, p } => norm::lp(args.take(0)?, *axis, *p)?,
         Op::Softmax { axis, flat, log } => norm::softmax(args.take(0)?, *axis, *flat, *log)?,
@@ -191,6 +194,10 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
         Op::CausalConv { silu } => return language::causal_conv(*silu, args),
         Op::SwiGlu { alpha } => language::gated(*alpha, args.take(0)?, args.take(1)?)?,
         Op::Loss(of) => return loss::run(of, args),
+
+        Op::Text(of) => return text::run(of, args),
+        Op::Ml(of) => return ml::run(of, args),
+        Op::TfIdf(of) => text::tf_idf(of, args.take(0)?)?,
 
         Op::Reduce {
             kind,

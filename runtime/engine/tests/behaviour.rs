@@ -280,3 +280,23 @@ fn activations_that_are_spelt_out_keep_their_numbers() {
             .collect()
     });
 }
+
+#[test]
+fn what_would_be_a_map_of_probabilities_is_a_row_of_them() {
+    let labels = Attribute::Texts(vec!["no".into(), "yes".into()]);
+    let graph = Graph::default()
+        .open_input("x", DType::F32)
+        .node_of(
+            "ai.onnx.ml",
+            "ZipMap",
+            &["x"],
+            &["y"],
+            &[("classlabels_strings", labels)],
+        )
+        .output_of_maps("y");
+    let model = graph.model_of(&[("", 17), ("ai.onnx.ml", 1)]);
+    let model = Model::load(model, &Options::default()).unwrap();
+    let rows = f32s(&[2, 2], &[0.1, 0.9, 0.7, 0.3]);
+    let made = model.run(vec![("x".into(), rows.clone())]).unwrap();
+    assert_eq!(made, [("y".into(), rows)]);
+}

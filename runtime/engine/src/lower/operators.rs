@@ -3,11 +3,14 @@
 mod elementwise;
 mod index;
 mod language;
+mod ml;
 mod norm;
 mod reduce;
 mod rnn;
 mod sequence;
 mod shape;
+mod text;
+mod trees;
 mod window;
 
 use burn_dispatch::DispatchDevice;
@@ -102,6 +105,10 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
         Op::BatchNormTraining { .. } => Some(5),
         Op::Attention(_) => Some(4),
         Op::LinearAttention(_) | Op::CausalConv { .. } | Op::Loss(_) => Some(2),
+        Op::Text(Text::Split { .. }) => Some(2),
+        Op::Ml(Ml::TreeClassifier(..) | Ml::LinearClassifier(..) | Ml::SvmClassifier(..)) => {
+            Some(2)
+        }
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -143,15 +150,21 @@ const FAMILIES: &[Parser] = &[
     rnn::parse,
     sequence::parse,
     language::parse,
+    text::parse,
 ];
+
+/// The parsers of each domain; the first is ONNX's own.
+const DOMAINS: &[(&str, &[Parser])] = &[("", FAMILIES), ("ai.onnx.ml", &[ml::parse])];
 
 /// The operator, or nothing where it is not supported.
 pub(super) fn parse(
+    domain: &str,
     operator: &str,
     a: &mut Attributes,
     context: &mut Context,
 ) -> Result<Option<Op>, ParseError> {
-    for parse in FAMILIES {
+    let families = DOMAINS.iter().filter(|(name, _)| *name == domain);
+    for parse in families.flat_map(|(_, families)| *families) {
         if let Some(op) = parse(operator, a, context)? {
             return Ok(Some(op));
         }

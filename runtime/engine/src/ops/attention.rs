@@ -66,9 +66,16 @@ pub(super) fn run(of: &Attention, args: &mut Args) -> Result<Vec<Value>> {
         && matches!(q.device(), DispatchDevice::Flex(_));
     let bias = bias(of, &sizes, mask, lengths, &q, fast)?;
     let present = [k.clone(), v.clone()];
-    let (done, scores) = if count(&[sizes.batch, sizes.heads, sizes.queries]) == 0
-        || sizes.keys * sizes.size * sizes.value_size == 0
-    {
+    let none = [
+        sizes.batch,
+        sizes.heads,
+        sizes.queries,
+        sizes.keys,
+        sizes.size,
+        sizes.value_size,
+    ]
+    .contains(&0);
+    let (done, scores) = if none {
         nothing(of, &sizes, &q)?
     } else if fast {
         (fused(of, &sizes, q, k, v, bias)?, None)

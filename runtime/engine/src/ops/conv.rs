@@ -2,8 +2,8 @@
 
 use burn_backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 
-use super::Result;
 use super::shape::pad_constant;
+use super::{Result, wide};
 use crate::error::OpError;
 use crate::graph::{Conv, Padding};
 use crate::value::{B, Value, check_size, range};
@@ -127,6 +127,13 @@ pub(super) fn conv(conv: &Conv, x: Value, weights: Value, bias: Option<Value>) -
             "bias {:?} for {made} channels",
             bias.shape()
         )));
+    }
+    let dtype = x.dtype();
+    if wide(dtype) != dtype {
+        // One rounding for each result, not one for each product.
+        let bias = bias.map(|bias| bias.cast(wide(dtype))).transpose()?;
+        let (x, weights) = (x.cast(wide(dtype))?, weights.cast(wide(dtype))?);
+        return self::conv(conv, x, weights, bias)?.cast(dtype);
     }
     let axes = sizes.len();
     let strides = per_axis(&conv.strides, axes, "strides")?;

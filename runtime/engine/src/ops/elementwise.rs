@@ -4,7 +4,7 @@ use burn_backend::Scalar;
 use burn_backend::ops::{ActivationOps, BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 
-use super::{Result, broadcast, broadcast_to, count, wide, with_rank};
+use super::{Result, broadcast, broadcast_to, count, text, wide, with_rank};
 use crate::error::OpError;
 use crate::graph::{Binary, Compare, Logic, Unary, Variadic};
 use crate::kernels;
@@ -419,6 +419,13 @@ fn broadcast_rank(value: Value, shape: &[usize]) -> Value {
 }
 
 pub(super) fn compare(kind: Compare, left: Value, right: Value) -> Result<Value> {
+    if matches!(
+        (kind, &left, &right),
+        (Compare::Equal, Value::Text(..), Value::Text(..))
+    ) {
+        let (left, right) = text::numbered(left, right)?;
+        return compare(kind, left, right);
+    }
     let pair = Pair::new(left, right)?;
     if let Some(empty) = pair.empty(DType::Bool) {
         return empty;

@@ -90,9 +90,10 @@ pub(super) fn rotary(of: &Rotary, args: &mut Args) -> Result<Value> {
 fn join_heads(x: Value, rank: usize) -> Result<Value> {
     let shape = x.shape();
     match (shape.as_slice(), rank) {
-        ([batch, heads, length, size], 3) => Ok(x
-            .permute(&[0, 2, 1, 3])
-            .reshape(&[*batch, *length, heads * size])),
+        ([batch, heads, length, size], 3) => {
+            Ok(x.permute(&[0, 2, 1, 3])
+                .reshape(&[*batch, *length, heads * size]))
+        }
         _ => Ok(x),
     }
 }
@@ -190,12 +191,7 @@ pub(super) fn linear(of: &LinearAttention, args: &mut Args) -> Result<Vec<Value>
         rows.push(read.reshape(&[*batch, of.heads, 1, *value_size]));
     }
     let made = match rows.is_empty() {
-        true => Value::full(
-            computed,
-            &[*batch, of.heads, 0, *value_size],
-            0.0,
-            &device,
-        )?,
+        true => Value::full(computed, &[*batch, of.heads, 0, *value_size], 0.0, &device)?,
         false => times(shape::concat(rows, 2)?, scale)?,
     };
     Ok(vec![
@@ -268,7 +264,6 @@ pub(super) fn causal_conv(silu: bool, args: &mut Args) -> Result<Vec<Value>> {
     }
     Ok(vec![made, state])
 }
-
 
 /// `a · sigmoid(alpha · a) · b`, both of one shape.
 pub(super) fn gated(alpha: f32, a: Value, b: Value) -> Result<Value> {

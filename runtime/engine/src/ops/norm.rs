@@ -274,7 +274,10 @@ pub(super) fn layer(
         let (mean, variance) = moments(rows, &[1])?;
         let deviation = B::float_add_scalar(variance.float()?, Scalar::Float(f64::from(epsilon)));
         let inverse = B::float_recip(B::float_sqrt(deviation));
-        made = vec![mean.reshape(&single), Value::Float(inverse).reshape(&single)];
+        made = vec![
+            mean.reshape(&single),
+            Value::Float(inverse).reshape(&single),
+        ];
     }
     let done = match x.len() {
         0 => x,
