@@ -300,3 +300,32 @@ fn what_would_be_a_map_of_probabilities_is_a_row_of_them() {
     let made = model.run(vec![("x".into(), rows.clone())]).unwrap();
     assert_eq!(made, [("y".into(), rows)]);
 }
+
+#[test]
+fn long_attention_gives_what_it_gives_in_steps() {
+    // Heads · queries · keys beyond what is held at once.
+    let (heads, length, size) = (2, 800, 4);
+    let count = heads * length * size;
+    let wave: Vec<f32> = (0..count).map(|i| (i as f32 * 0.37).sin()).collect();
+    let x = f32s(&[1, heads, length, size], &wave);
+    let run = |outputs: &[&str]| {
+        let attributes = [
+            ("is_causal", Attribute::Int(1)),
+            ("softcap", Attribute::Float(2.0)),
+        ];
+        let mut graph = Graph::default()
+            .open_input("x", DType::F32)
+            .node("Attention", &["x", "x", "x"], outputs, &attributes)
+            .output("y", DType::F32);
+        if outputs.len() > 1 {
+            graph = graph.output("scores", DType::F32);
+        }
+        let model = Model::load(graph.model(23), &Options::default()).unwrap();
+        let made = model.run(vec![("x".into(), x.clone())]).unwrap();
+        made[0].1.to_f32().unwrap()
+    };
+    let (whole, steps) = (run(&["y"]), run(&["y", "", "", "scores"]));
+    for (at, (a, b)) in whole.iter().zip(&steps).enumerate() {
+        assert!((a - b).abs() < 1e-5, "element {at} is {a}, expected {b}");
+    }
+}

@@ -9,13 +9,17 @@ use burn_backend::ops::{AttentionModuleOptions, BoolTensorOps, FloatTensorOps, M
 use burn_dispatch::DispatchDevice;
 
 use super::{
-    Args, Result, broadcast, broadcast_to, count, elementwise, matmul, norm, reduce, shape,
+    Args, Result, broadcast, broadcast_to, count, elementwise, matmul, norm, reduce, shape, wide,
     with_rank,
 };
 use crate::error::OpError;
 use crate::graph::{Attention, Binary, Reduce, Scores, Unary};
 use crate::tensor::DType;
 use crate::value::{B, Value, bool_type, check_size};
+
+/// Up to so many scores it is faster to hold all of them and to use the kernels for products
+/// and softmax, which have vector code.
+const FEW_SCORES: usize = 1 << 20;
 
 /// The sizes of everything.
 struct Sizes {
@@ -63,7 +67,8 @@ pub(super) fn run(of: &Attention, args: &mut Args) -> Result<Vec<Value>> {
         && matches!(q.dtype(), DType::F32 | DType::F64)
         && v.dtype() == q.dtype()
         && of.precision.is_none_or(|dtype| dtype == q.dtype())
-        && matches!(q.device(), DispatchDevice::Flex(_));
+        && matches!(q.device(), DispatchDevice::Flex(_))
+        && count(&[sizes.batch, sizes.heads, sizes.queries, sizes.keys]) > FEW_SCORES;
     let bias = bias(of, &sizes, mask, lengths, &q, fast)?;
     let present = [k.clone(), v.clone()];
     let none = [
@@ -312,10 +317,18 @@ fn in_steps(
     let whole = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
     // Query heads with the same keys stand one below the other.
     let rows = sizes.heads / sizes.kv_heads * sizes.queries;
-    let root = Value::from_floats(vec![scale(of, sizes).sqrt()], &[], dtype, &q.device())?;
-    let q = elementwise::binary(Binary::Mul, q, root.clone())?;
+    let factor = scale(of, sizes);
+    // Half precision overflows if one side has the whole scale.
+    let shared = wide(dtype) != dtype;
+    let factor = if shared { factor.sqrt() } else { factor };
+    let factor = Value::from_floats(vec![factor], &[], dtype, &q.device())?;
+    let q = elementwise::binary(Binary::Mul, q, factor.clone())?;
     let q = q.reshape(&[sizes.batch, sizes.kv_heads, rows, sizes.size]);
-    let k = elementwise::binary(Binary::Mul, k, root)?.permute(&[0, 1, 3, 2]);
+    let k = match shared {
+        true => elementwise::binary(Binary::Mul, k, factor)?,
+        false => k,
+    };
+    let k = k.permute(&[0, 1, 3, 2]);
     let product = matmul::matmul(q, k)?.reshape(&whole);
     let capped = match of.soft_cap {
         None => product.clone(),
@@ -333,8 +346,8 @@ fn in_steps(
     if let Some(blocked) = bias.blocked {
         biased = fill(biased, blocked, f64::NEG_INFINITY)?;
     }
-    let wide = biased.clone().cast(of.precision.unwrap_or(dtype))?;
-    let mut weights = norm::softmax(wide, -1, false, false)?;
+    let rounded = biased.clone().cast(of.precision.unwrap_or(dtype))?;
+    let mut weights = norm::softmax(rounded, -1, false, false)?;
     if masked {
         // A query that sees nothing gets zeros.
         let largest = reduce::reduce(Reduce::Max, biased.clone(), &[-1], true)?.float()?;
