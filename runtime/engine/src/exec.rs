@@ -122,6 +122,7 @@ impl Bodies<'_> {
                 self.block(branch(node, &condition)?, Vec::new())
             }
             Op::Loop { body, stacked } => self.repeat(node, body, stacked, args),
+            Op::Scan { body, scan } if scan.batched => self.scan_batch(node, body, scan, args),
             Op::Scan { body, scan } => self.scan(node, body, scan, args),
             Op::SequenceMap { body } => self.map(node, body, args),
             _ => run_node(node, args, self.device),
@@ -199,6 +200,45 @@ impl Bodies<'_> {
             rows.stack(declared, &vec![(0, false); declared.len()], self.device)
         })?);
         Ok(states)
+    }
+
+    /// Scans each member of a batch, and puts what they give together again.
+    fn scan_batch(
+        &mut self,
+        node: &Node,
+        body: &Block,
+        scan: &Scan,
+        args: Vec<Option<Item>>,
+    ) -> Result<Vec<Item>, RunError> {
+        let mut args = args.into_iter();
+        let mut members = guard(node, || {
+            if args.next().flatten().is_some() {
+                let message = "lengths of sequences are not supported";
+                return Err(OpError::Value(message.into()));
+            }
+            let each = args.map(|item| {
+                let mut rows = ops::rows(item.unwrap_or(Item::Nothing).tensor()?, 0)?;
+                // The next one stands last.
+                rows.reverse();
+                Ok(rows)
+            });
+            each.collect::<Result<Vec<_>, _>>()
+        })?;
+        let size = members.first().map_or(0, Vec::len);
+        if size == 0 || members.iter().any(|rows| rows.len() != size) {
+            let sizes: Vec<_> = members.iter().map(Vec::len).collect();
+            let message = format!("batches of {sizes:?}, expected one size above 0");
+            return guard(node, || Err(OpError::Shape(message)));
+        }
+        let columns = body.outputs.len();
+        let mut made = Rows::new(columns);
+        for _ in 0..size {
+            let member = members.iter_mut().map(|rows| rows.pop().map(Item::from));
+            let row = self.scan(node, body, scan, member.collect())?;
+            guard(node, || made.push(row))?;
+        }
+        let (declared, axes) = (vec![None; columns], vec![(0, false); columns]);
+        guard(node, || made.stack(&declared, &axes, self.device))
     }
 
     fn scan(

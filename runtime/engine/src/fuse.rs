@@ -325,6 +325,7 @@ impl View<'_> {
         let op = Op::LayerNorm {
             axis: -1,
             epsilon: epsilon as f32,
+            statistics: false,
         };
         let inputs = vec![Some(x), Some(scale), Some(bias)];
         is_mean.then(|| Node {

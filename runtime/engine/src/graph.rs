@@ -6,7 +6,10 @@
 //! attributes and newer ones give as inputs (`axes`, `pads`, `k`…) is always an input here.
 
 mod image;
+mod language;
+mod ml;
 mod signal;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +21,10 @@ use crate::tensor::DType;
 use crate::value::Value;
 
 pub(crate) use image::*;
+pub(crate) use language::*;
+pub(crate) use ml::*;
 pub(crate) use signal::*;
+pub(crate) use text::*;
 
 /// The number of a value in a [`Program`].
 pub(crate) type ValueId = usize;
@@ -246,13 +252,30 @@ pub(crate) enum Op {
     BatchNorm {
         epsilon: f32,
     },
+    /// Outputs: y, running mean, running variance, mean?, variance?.
+    BatchNormTraining {
+        epsilon: f32,
+        momentum: f32,
+    },
     InstanceNorm {
         epsilon: f32,
     },
+    GroupNorm {
+        groups: usize,
+        epsilon: f32,
+    },
+    /// Outputs: y and, with `statistics`, means and inverse deviations.
     LayerNorm {
         axis: i64,
         epsilon: f32,
+        statistics: bool,
     },
+    RmsNorm {
+        axis: i64,
+        epsilon: f32,
+    },
+    /// Over these axes.
+    MeanVarianceNorm(Vec<i64>),
     LpNorm {
         axis: i64,
         p: i64,
@@ -269,6 +292,28 @@ pub(crate) enum Op {
         flat: bool,
         log: bool,
     },
+
+    // Language models
+    Attention(Attention),
+    Rotary(Rotary),
+    LinearAttention(LinearAttention),
+    /// Inputs: x, weights, bias?, state?. Outputs: y, state.
+    CausalConv {
+        silu: bool,
+    },
+    /// Swish of the first input times the second.
+    SwiGlu {
+        alpha: f32,
+    },
+    Loss(Loss),
+
+    // Strings
+    Text(Text),
+    /// Input: tokens, as strings or integers.
+    TfIdf(TfIdf),
+
+    // Classical models
+    Ml(Ml),
 
     // Reductions
     /// Inputs: x, axes?.
@@ -493,6 +538,7 @@ impl Op {
             | Self::Unique { .. }
             | Self::Image(Image::NonMaxSuppression { .. }) => return None,
             control if control.is_control() => return None,
+            Self::Text(Text::Split { .. } | Text::Normalize { .. }) => return None,
             Self::ConstantOfShape { .. } | Self::Signal(Signal::Window { .. }) => &[0],
             Self::Image(Image::AffineGrid { .. } | Image::CenterCropPad { .. }) => &[1],
             Self::Image(Image::Resize(_)) => &[1, 2, 3],
@@ -551,6 +597,9 @@ pub(crate) struct Scan {
     pub inputs: Vec<(i64, bool)>,
     /// The same for each stacked output.
     pub outputs: Vec<(i64, bool)>,
+    /// The form of opset 8: the first axis of everything is a batch, whose members are
+    /// scanned one by one, and the first input is the lengths.
+    pub batched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -590,9 +639,11 @@ pub(crate) enum Unary {
     Silu,
     Sin,
     Sinh,
+    Shrink { bias: f32, lambda: f32 },
     Softplus,
     Softsign,
     Sqrt,
+    Swish { alpha: f32 },
     Tan,
     Tanh,
     ThresholdedRelu { alpha: f32 },
@@ -744,11 +795,6 @@ pub(crate) enum Contrib {
     /// `x · sigmoid(alpha · x)`.
     QuickGelu {
         alpha: f32,
-    },
-    /// Without subtracting the mean. Inputs: x, scale.
-    SimplifiedLayerNorm {
-        axis: i64,
-        epsilon: f32,
     },
     /// Of a sum. Inputs: x, skip, scale, shift? (not where `simplified`), bias?. Outputs: y,
     /// two that are not made, the sum.

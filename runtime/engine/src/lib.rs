@@ -51,7 +51,7 @@ mod value;
 
 pub use device::{Device, DeviceInfo, UnknownDevice, devices};
 pub use error::{LoadError, OpError, RunError};
-pub use model::{Model, Options};
+pub use model::{Model, Options, Tensors};
 pub use narrow::Narrow;
 pub use plan::StepTime;
 pub use signature::{Dim, Signature, SignatureError, TensorSpec};

@@ -20,7 +20,7 @@ use crate::graph::{Block, Node, Program, ValueId};
 use crate::onnx;
 use crate::onnx::proto::{
     DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto,
-    ValueInfoProto,
+    TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use crate::signature::{Dim, Signature, TensorSpec};
 use crate::tensor::Tensor;
@@ -41,6 +41,7 @@ pub(crate) fn lower(
     let stored: HashSet<_> = stored.chain(sparse).map(str::to_owned).collect();
     // Before IR version 4 every stored tensor had to be an input too.
     graph.input.retain(|input| !stored.contains(&input.name));
+    tensors_for_maps(&mut graph);
     let specs = |infos: &[ValueInfoProto]| infos.iter().map(spec).collect::<Result<Vec<_>, _>>();
     let signature = Signature {
         inputs: specs(&graph.input)?,
@@ -68,6 +69,29 @@ pub(crate) fn lower(
     }
     lowering.program.root = lowering.block(graph)?;
     Ok((lowering.program, signature))
+}
+
+/// Declares what `ZipMap` makes as the f32 tensor that it makes here: what would be a map from
+/// labels to probabilities for each row stays a row of probabilities.
+fn tensors_for_maps(graph: &mut GraphProto) {
+    let maps: HashSet<_> = graph
+        .node
+        .iter()
+        .filter(|node| node.op_type == "ZipMap" && node.domain == "ai.onnx.ml")
+        .flat_map(|node| &node.output)
+        .collect();
+    for output in graph
+        .output
+        .iter_mut()
+        .filter(|info| maps.contains(&info.name))
+    {
+        output.r#type = Some(TypeProto {
+            tensor_type: Some(TensorTypeProto {
+                elem_type: 1,
+                shape: None,
+            }),
+        });
+    }
 }
 
 /// ONNX's own domain has two names.
@@ -207,7 +231,8 @@ impl Lowering {
         };
 
         let mut attributes = Attributes::new(&mut proto.attribute);
-        if domain.is_empty() && operator == "Constant" {
+        let own = domain.is_empty();
+        if own && operator == "Constant" {
             let tensor = operators::constant(&mut attributes, &name).map_err(|e| e.at(wrong))?;
             let [output] = proto.output.as_slice() else {
                 return Err(wrong("a constant has one output".into()));
@@ -217,10 +242,9 @@ impl Lowering {
             self.program.set_constant(id, value);
             return Ok(None);
         }
-        let control = if domain.is_empty() {
-            self.control(&operator, &mut attributes, inputs.len(), proto.output.len())
-        } else {
-            Ok(None)
+        let control = match own {
+            true => self.control(&operator, &mut attributes, inputs.len(), proto.output.len()),
+            false => Ok(None),
         };
         let op = if let Some(op) = control.map_err(|e| e.at(wrong))? {
             op

@@ -20,6 +20,9 @@ use crate::{fold, fuse, layout, lower, onnx};
 /// Plans that are kept; the one unused for longest goes first.
 const PLANS: usize = 32;
 
+/// Tensors by name.
+pub type Tensors = Vec<(String, Tensor)>;
+
 /// How a model is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -124,16 +127,13 @@ impl Model {
     ///
     /// [`RunError::Input`] where the inputs do not fit the signature, else which node failed
     /// and why.
-    pub fn run(&self, inputs: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, RunError> {
+    pub fn run(&self, inputs: Tensors) -> Result<Tensors, RunError> {
         self.watched(inputs, None)
     }
 
     /// Runs the model as [`run`](Self::run) does, and says how long each step took. The run
     /// that makes the plan has no times.
-    pub fn profile(
-        &self,
-        inputs: Vec<(String, Tensor)>,
-    ) -> Result<(Vec<(String, Tensor)>, Vec<StepTime>), RunError> {
+    pub fn profile(&self, inputs: Tensors) -> Result<(Tensors, Vec<StepTime>), RunError> {
         let mut times = Vec::new();
         let outputs = self.watched(inputs, Some(&mut times))?;
         Ok((outputs, times))
@@ -141,9 +141,9 @@ impl Model {
 
     fn watched(
         &self,
-        inputs: Vec<(String, Tensor)>,
+        inputs: Tensors,
         times: Option<&mut Vec<StepTime>>,
-    ) -> Result<Vec<(String, Tensor)>, RunError> {
+    ) -> Result<Tensors, RunError> {
         self.signature.check_inputs(&inputs)?;
         match &self.threads {
             Some(pool) => pool.install(|| self.compute(inputs, times)),
@@ -153,9 +153,9 @@ impl Model {
 
     fn compute(
         &self,
-        mut inputs: Vec<(String, Tensor)>,
+        mut inputs: Tensors,
         times: Option<&mut Vec<StepTime>>,
-    ) -> Result<Vec<(String, Tensor)>, RunError> {
+    ) -> Result<Tensors, RunError> {
         let mut ordered = Vec::with_capacity(inputs.len());
         for spec in &self.signature.inputs {
             let found = inputs.iter().position(|(name, _)| *name == spec.name);

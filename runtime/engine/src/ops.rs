@@ -2,6 +2,7 @@
 //!
 //! Each checks dtypes, shapes and sizes before it calls burn, whose kernels panic on a misfit.
 
+mod attention;
 mod contrib;
 mod conv;
 mod deform;
@@ -12,8 +13,11 @@ mod fourier;
 mod grid;
 mod image;
 mod index;
+mod language;
+mod loss;
 mod lrn;
 mod matmul;
+mod ml;
 mod norm;
 mod pool;
 mod quantize;
@@ -21,17 +25,22 @@ mod reduce;
 mod region;
 mod resize;
 mod rnn;
+mod scores;
 mod select;
 mod sequence;
 mod shape;
 mod signal;
+mod svm;
 mod taps;
+mod text;
+mod trees;
 mod unpool;
 
 use burn_dispatch::DispatchDevice;
 
 use crate::error::OpError;
 use crate::graph::{Op, Reduce};
+use crate::tensor::DType;
 use crate::value::{Item, Value};
 
 pub(crate) use norm::fold_batch_norm;
@@ -61,6 +70,14 @@ impl Args {
     pub fn item(&mut self, index: usize) -> Result<Item> {
         let item = self.0.get_mut(index).and_then(Option::take);
         item.ok_or(OpError::MissingInput { index })
+    }
+
+    /// The type of an input that is a tensor.
+    pub fn dtype(&self, index: usize) -> Option<DType> {
+        match self.0.get(index)? {
+            Some(Item::Tensor(value)) => Some(value.dtype()),
+            _ => None,
+        }
     }
 
     /// All of them, as a variadic operator wants them.
@@ -230,7 +247,17 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
 
         Op::BatchNorm { epsilon } => norm::batch(args, *epsilon)?,
         Op::InstanceNorm { epsilon } => norm::instance(args, *epsilon)?,
-        Op::LayerNorm { axis, epsilon } => norm::layer(args, *axis, *epsilon)?,
+        Op::BatchNormTraining { epsilon, momentum } => {
+            return norm::batch_training(args, *epsilon, *momentum);
+        }
+        Op::GroupNorm { groups, epsilon } => norm::group(args, *groups, *epsilon)?,
+        Op::LayerNorm {
+            axis,
+            epsilon,
+            statistics,
+        } => return norm::layer(args, *axis, *epsilon, *statistics),
+        Op::RmsNorm { axis, epsilon } => norm::rms(args.take(0)?, args.take(1)?, *axis, *epsilon)?,
+        Op::MeanVarianceNorm(axes) => norm::mean_variance(args.take(0)?, axes)?,
         Op::LpNorm { axis, p } => norm::lp(args.take(0)?, *axis, *p)?,
         Op::LocalResponseNorm {
             size,
@@ -239,6 +266,17 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             bias,
         } => lrn::local_response(args.take(0)?, *size, *alpha, *beta, *bias)?,
         Op::Softmax { axis, flat, log } => norm::softmax(args.take(0)?, *axis, *flat, *log)?,
+
+        Op::Attention(of) => return attention::run(of, args),
+        Op::Rotary(of) => language::rotary(of, args)?,
+        Op::LinearAttention(of) => return language::linear(of, args),
+        Op::CausalConv { silu } => return language::causal_conv(*silu, args),
+        Op::SwiGlu { alpha } => language::gated(*alpha, args.take(0)?, args.take(1)?)?,
+        Op::Loss(of) => return loss::run(of, args),
+
+        Op::Text(of) => return text::run(of, args),
+        Op::Ml(of) => return ml::run(of, args),
+        Op::TfIdf(of) => text::tf_idf(of, args.take(0)?)?,
 
         Op::Reduce {
             kind,
@@ -468,6 +506,14 @@ pub(crate) fn broadcast_to(value: Value, shape: &[usize]) -> Value {
         return value;
     }
     with_rank(value, shape.len()).expand(shape)
+}
+
+/// The type that sums and functions of half-precision floats are computed in.
+pub(crate) fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        dtype => dtype,
+    }
 }
 
 pub(crate) fn count(shape: &[usize]) -> usize {

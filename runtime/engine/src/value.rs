@@ -107,9 +107,19 @@ impl Value {
         })
     }
 
-    /// The elements as integers, on the host. Floats are cut toward zero.
+    /// The elements as integers, on the host. Floats are cut toward zero, and what is too
+    /// large becomes the largest.
     pub fn to_ints(&self) -> Result<Vec<i64>, OpError> {
-        Ok(self.clone().into_data()?.iter::<i64>().collect())
+        let data = self.clone().into_data()?;
+        // burn's own conversions panic where a number does not fit.
+        Ok(match self.dtype() {
+            DType::U64 => {
+                let all = data.iter::<u64>();
+                all.map(|n| i64::try_from(n).unwrap_or(i64::MAX)).collect()
+            }
+            dtype if is_float(dtype) => data.iter::<f64>().map(|x| x as i64).collect(),
+            _ => data.iter::<i64>().collect(),
+        })
     }
 
     /// The elements as floats, on the host.

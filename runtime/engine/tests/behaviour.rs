@@ -280,3 +280,52 @@ fn activations_that_are_spelt_out_keep_their_numbers() {
             .collect()
     });
 }
+
+#[test]
+fn what_would_be_a_map_of_probabilities_is_a_row_of_them() {
+    let labels = Attribute::Texts(vec!["no".into(), "yes".into()]);
+    let graph = Graph::default()
+        .open_input("x", DType::F32)
+        .node_of(
+            "ai.onnx.ml",
+            "ZipMap",
+            &["x"],
+            &["y"],
+            &[("classlabels_strings", labels)],
+        )
+        .output_of_maps("y");
+    let model = graph.model_of(&[("", 17), ("ai.onnx.ml", 1)]);
+    let model = Model::load(model, &Options::default()).unwrap();
+    let rows = f32s(&[2, 2], &[0.1, 0.9, 0.7, 0.3]);
+    let made = model.run(vec![("x".into(), rows.clone())]).unwrap();
+    assert_eq!(made, [("y".into(), rows)]);
+}
+
+#[test]
+fn long_attention_gives_what_it_gives_in_steps() {
+    // Heads · queries · keys beyond what is held at once.
+    let (heads, length, size) = (2, 800, 4);
+    let count = heads * length * size;
+    let wave: Vec<f32> = (0..count).map(|i| (i as f32 * 0.37).sin()).collect();
+    let x = f32s(&[1, heads, length, size], &wave);
+    let run = |outputs: &[&str]| {
+        let attributes = [
+            ("is_causal", Attribute::Int(1)),
+            ("softcap", Attribute::Float(2.0)),
+        ];
+        let mut graph = Graph::default()
+            .open_input("x", DType::F32)
+            .node("Attention", &["x", "x", "x"], outputs, &attributes)
+            .output("y", DType::F32);
+        if outputs.len() > 1 {
+            graph = graph.output("scores", DType::F32);
+        }
+        let model = Model::load(graph.model(23), &Options::default()).unwrap();
+        let made = model.run(vec![("x".into(), x.clone())]).unwrap();
+        made[0].1.to_f32().unwrap()
+    };
+    let (whole, steps) = (run(&["y"]), run(&["y", "", "", "scores"]));
+    for (at, (a, b)) in whole.iter().zip(&steps).enumerate() {
+        assert!((a - b).abs() < 1e-5, "element {at} is {a}, expected {b}");
+    }
+}

@@ -281,7 +281,7 @@ fn page(
         "# ONNX operators\n\n\
          The cases are the [ONNX backend tests](https://github.com/onnx/onnx/blob/main/docs/OnnxBackendTest.md) \
          of the `onnx` package 1.23.2, run on the CPU. *Refused* is an error that says what isn't \
-         supported; *failed* is any other outcome but the right answer. The test that runs them writes this page.\n\n\
+         supported; *failed* is any other outcome but the expected one. The test that runs them writes this page.\n\n\
          | group | passed | refused | failed |\n|---|---:|---:|---:|\n",
     );
     groups

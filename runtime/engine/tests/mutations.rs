@@ -226,7 +226,7 @@ fn mutate_graph(random: &mut Random, graph: &mut GraphProto) {
             let inner = node.attribute.iter_mut().filter_map(|a| a.g.as_mut());
             let mut inner: Vec<_> = inner.collect();
             match random.pick_mut(&mut inner) {
-                Some(inner) if random.0 % 4 != 0 && !inner.node.is_empty() => {
+                Some(inner) if !random.0.is_multiple_of(4) && !inner.node.is_empty() => {
                     mutate_graph(random, inner);
                 }
                 _ => mutate_node(random, node, &names),
@@ -242,7 +242,7 @@ fn mutated(random: &mut Random, whole: &[u8], model: &ModelProto) -> Vec<u8> {
             let mut bytes = whole.to_vec();
             for _ in 0..1 + random.below(8) {
                 // Most of a file is weights; its structure is where it hurts.
-                let end = if random.next() % 2 == 0 {
+                let end = if random.next().is_multiple_of(2) {
                     4096
                 } else {
                     bytes.len()

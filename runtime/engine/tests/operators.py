@@ -20,6 +20,7 @@ NAMES = {
     "bool": ("bool", TensorProto.BOOL),
     "uint8": ("u8", TensorProto.UINT8),
     "int8": ("i8", TensorProto.INT8),
+    "object": ("bytes", TensorProto.STRING),
 }
 CASES = []
 
@@ -52,8 +53,12 @@ def plain(value):
     }
 
 
+def t(*texts):
+    return np.array(texts, dtype=object)
+
+
 def case(family, op, *inputs, opset=17, outputs=1, domain="", **attributes):
-    """`outputs`: how many, or which of them are wanted."""
+    """`outputs`: how many, or which of them are wanted; `opset`: of the domain."""
     wanted = [True] * outputs if isinstance(outputs, int) else outputs
     names = ["" if x is None else f"i{n}" for n, x in enumerate(inputs)]
     made = [f"o{n}" if wants else "" for n, wants in enumerate(wanted)]
@@ -67,18 +72,22 @@ def case(family, op, *inputs, opset=17, outputs=1, domain="", **attributes):
     graph = helper.make_graph(
         [node], "g", infos,
         [helper.make_empty_tensor_value_info(name) for name in made if name])
-    opsets = [helper.make_opsetid("", opset)]
-    if domain:
-        opsets.append(helper.make_opsetid(domain, 1))
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model = helper.make_model(
+        graph, ir_version=8,
+        opset_imports=[helper.make_opsetid(name, version)
+                       for name, version in {"": 17, domain: opset}.items()])
     session = onnxruntime.InferenceSession(model.SerializeToString())
     feed = {n: x for n, x in zip(names, inputs) if x is not None}
     given = iter(session.run(None, feed))
     CASES.append({
-        "family": family, "operator": op, "opset": opset, "attributes": attributes,
+        "family": family, "operator": op, "opset": opset, "domain": domain,
+        "attributes": {
+            name: [number(v) for v in value] if isinstance(value, list) else number(value)
+            for name, value in attributes.items()
+        },
         "inputs": [plain(x) for x in inputs],
         "outputs": [plain(next(given)) if wants else None for wants in wanted],
-    } | ({"domain": domain} if domain else {}))
+    })
 
 
 def elementwise():
@@ -347,7 +356,7 @@ def contrib():
     u8, i8 = np.uint8, np.int8
 
     def ms(op, *inputs, **more):
-        case("contrib", op, *inputs, domain="com.microsoft", **more)
+        case("contrib", op, *inputs, domain="com.microsoft", opset=1, **more)
     x = f(2, 3, 8, step=0.11)
     for op in ["Gelu", "QuickGelu", "FastGelu"]:
         ms(op, x)
@@ -432,9 +441,143 @@ def contrib():
                   "inputs": [plain(x) for x in given]}
 
 
+def strings():
+    names = t("Amy", "bob", "AMY", "", "the cat")
+    case("strings", "Equal", names, t("bob"), opset=19)
+    case("strings", "Where", b(True, False, True), t("a", "b", "c"), t("x"))
+    case("strings", "Gather", names, i(4, 0, -1))
+    case("strings", "Concat", t("a"), t("b", "c"), axis=0)
+    case("strings", "StringConcat", names, t("!"), opset=20)
+    case("strings", "StringSplit", t("a b  c", " x ", ""), opset=20, outputs=2)
+    case("strings", "StringSplit", t("a,b,,c", ",", "x"), opset=20, outputs=2, delimiter=",")
+    case("strings", "StringSplit", t("a,b,,c", "a", "x,y"), opset=20, outputs=2, delimiter=",",
+         maxsplit=1)
+    case("strings", "RegexFullMatch", names, opset=20, pattern="[Aa].*|b")
+    for action in ["NONE", "LOWER", "UPPER"]:
+        for sensitive in [0, 1]:
+            case("strings", "StringNormalizer", names, stopwords=["Amy", "the"], locale="C.UTF-8",
+                 case_change_action=action, is_case_sensitive=sensitive)
+    for mode in ["TF", "IDF", "TFIDF"]:
+        for skips in [0, 2]:
+            case("strings", "TfIdfVectorizer", i(1, 2, 3, 1, 2, 1).reshape(2, 3), mode=mode,
+                 min_gram_length=1, max_gram_length=2, max_skip_count=skips,
+                 ngram_counts=[0, 2], ngram_indexes=[0, 1, 2, 3],
+                 pool_int64s=[1, 2, 1, 2, 1, 3], weights=[0.5, 1.5, 2.0, 3.0])
+    case("strings", "TfIdfVectorizer", t("a", "b", "a"), mode="TF", min_gram_length=2,
+         max_gram_length=2, max_skip_count=0, ngram_counts=[0, 1], ngram_indexes=[0, 1],
+         pool_strings=["a", "b", "a"])
+
+
+def trees(votes, **more):
+    """Two trees over three features, with votes for nodes of both as (tree, node, id, weight)."""
+    kind = more.pop("kind")
+    modes = more.pop("modes", ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT"])
+    names = ["treeids", "nodeids", "ids", "weights"]
+    return {
+        "nodes_treeids": [0, 0, 0, 0, 0, 1, 1, 1],
+        "nodes_nodeids": [0, 1, 2, 3, 4, 0, 1, 2],
+        "nodes_featureids": [0, 2, 0, 0, 0, 1, 0, 0],
+        "nodes_values": [0.1, -0.4, 0.0, 0.0, 0.0, 0.6, 0.0, 0.0],
+        "nodes_modes": [modes[0], modes[1], "LEAF", "LEAF", "LEAF", modes[2], "LEAF", "LEAF"],
+        "nodes_truenodeids": [1, 2, 0, 0, 0, 1, 0, 0],
+        "nodes_falsenodeids": [4, 3, 0, 0, 0, 2, 0, 0],
+        "nodes_missing_value_tracks_true": [1, 0, 0, 0, 0, 0, 0, 0],
+        **{f"{kind}_{name}": list(column) for name, column in zip(names, zip(*votes))},
+        **more,
+    }
+
+
+def classical():
+    def ml(op, *inputs, version=3, **more):
+        case("classical", op, *inputs, opset=version, domain="ai.onnx.ml", **more)
+
+    x = f(5, 3, start=-1.0, step=0.17)
+    x[3, 0] = np.nan
+    leaves = [(0, 2), (0, 3), (0, 4), (1, 1), (1, 2)]
+    one = [(*leaf, 0, weight) for leaf, weight in zip(leaves, [0.3, 0.1, 0.7, 0.2, 0.4])]
+    three = [(*leaf, n % 3, 0.1 + 0.3 * n) for n, leaf in enumerate(leaves + leaves[:3])]
+    for aggregate in ["SUM", "AVERAGE", "MIN", "MAX"]:
+        ml("TreeEnsembleRegressor", x, **trees(one, kind="target", aggregate_function=aggregate,
+                                               n_targets=1, base_values=[0.5]))
+    for modes in [["BRANCH_LT", "BRANCH_GTE", "BRANCH_GT"], ["BRANCH_EQ", "BRANCH_NEQ", "BRANCH_LEQ"],
+                  ["BRANCH_LEQ"] * 3]:
+        ml("TreeEnsembleRegressor", x, **trees(one, kind="target", modes=modes, n_targets=1))
+    negative = [(*vote[:3], vote[3] - 0.35) for vote in one]
+    for transform in ["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"]:
+        ml("TreeEnsembleRegressor", x, **trees(three, kind="target", n_targets=3,
+                                               post_transform=transform))
+        ml("TreeEnsembleClassifier", x, outputs=2, **trees(
+            three, kind="class", post_transform=transform, classlabels_int64s=[4, 6, 9],
+            base_values=[0.1, -0.2, 0.3]))
+        ml("TreeEnsembleClassifier", x, outputs=2, **trees(
+            three, kind="class", post_transform=transform, classlabels_strings=["a", "b", "c"]))
+        for votes in [one, negative]:
+            ml("TreeEnsembleClassifier", x, outputs=2, **trees(
+                votes, kind="class", post_transform=transform, classlabels_int64s=[0, 1]))
+            ml("TreeEnsembleClassifier", x, outputs=2, **trees(
+                votes, kind="class", post_transform=transform, classlabels_strings=["no", "yes"],
+                base_values=[0.05]))
+
+    x = f(4, 3, start=-1.0, step=0.21)
+    ml("LinearRegressor", x, coefficients=[0.5, -1.0, 2.0], intercepts=[0.25])
+    ml("LinearRegressor", x, coefficients=[0.5, -1.0, 2.0, 1.0, 0.0, -0.5], targets=2)
+    for transform in ["NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO"]:
+        weights = [0.5, -1.0, 2.0, 1.0, 0.1, -0.5, -1.0, 0.3, 0.2]
+        ml("LinearClassifier", x, outputs=2, coefficients=weights, intercepts=[0.1, 0.2, -0.3],
+           classlabels_ints=[3, 5, 7], post_transform=transform)
+        ml("LinearClassifier", x, outputs=2, coefficients=weights[:3], intercepts=[0.1],
+           classlabels_strings=["no", "yes"], post_transform=transform)
+    vectors = f(5, 3, start=-0.8, step=0.13).ravel().tolist()
+    for kernel in ["LINEAR", "POLY", "RBF", "SIGMOID"]:
+        svm = {"kernel_type": kernel, "kernel_params": [0.4, 0.5, 3.0], "support_vectors": vectors}
+        ml("SVMRegressor", x, **svm, n_supports=5, coefficients=[0.5, -0.3, 0.9, -1.0, 0.2],
+           rho=[0.3])
+        ml("SVMRegressor", x, **svm, n_supports=5, coefficients=[0.5, -0.3, 0.9, -1.0, 0.2],
+           rho=[0.1], one_class=1)
+        three = {**svm, "vectors_per_class": [2, 1, 2], "rho": [0.1, -0.2, 0.05],
+                 "coefficients": [0.5, -0.3, 0.9, -1.0, 0.2, 0.4, 0.1, -0.6, 0.3, -0.7]}
+        ml("SVMClassifier", x, outputs=2, **three, classlabels_ints=[2, 4, 8])
+        ml("SVMClassifier", x, outputs=2, **three, classlabels_strings=["a", "b", "c"],
+           prob_a=[-1.5, -1.2, -0.8], prob_b=[0.1, 0.0, -0.2])
+        two = {**svm, "vectors_per_class": [2, 3], "rho": [0.1],
+               "coefficients": [0.5, -0.3, 0.9, -1.0, 0.2]}
+        ml("SVMClassifier", x, outputs=2, **two, classlabels_ints=[0, 1])
+        ml("SVMClassifier", x, outputs=2, **two, classlabels_ints=[0, 1], prob_a=[-1.5],
+           prob_b=[0.1])
+    plain = {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 0.0]}
+    ml("SVMRegressor", x, **plain, coefficients=[0.5, -0.3, 0.9], rho=[0.3])
+    ml("SVMClassifier", x, outputs=2, **plain, classlabels_ints=[2, 4, 8], rho=[0.1],
+       coefficients=[0.5, -1.0, 2.0, 1.0, 0.1, -0.5, -1.0, 0.3, 0.2])
+
+    ml("Scaler", x, offset=[0.5], scale=[2.0])
+    ml("Scaler", i(1, 2, 3, 4).reshape(2, 2), offset=[0.5, 1.0], scale=[2.0, 0.1])
+    for norm in ["MAX", "L1", "L2"]:
+        ml("Normalizer", x, norm=norm)
+        ml("Normalizer", np.zeros((1, 3), np.float32), norm=norm)
+    ml("OneHotEncoder", i(1, 7, 3).reshape(3, 1), cats_int64s=[3, 1])
+    ml("OneHotEncoder", np.array([1.0, 3.0], np.float32), cats_int64s=[3, 1])
+    ml("OneHotEncoder", t("b", "c", "a"), cats_strings=["a", "b"])
+    ml("LabelEncoder", t("b", "x"), keys_strings=["a", "b"], values_int64s=[5, 6], default_int64=9)
+    ml("LabelEncoder", t("b", "x"), keys_strings=["a", "b"], values_floats=[0.5, 6.5])
+    ml("LabelEncoder", i(2, 3), keys_int64s=[1, 2], values_strings=["one", "two"])
+    ml("LabelEncoder", np.array([np.nan, 2, 0.5], np.float32), keys_floats=[float("nan"), 0.5],
+       values_strings=["none", "half"], version=4)
+    ml("LabelEncoder", t("b", "x"), classes_strings=["a", "b"], version=1)
+    ml("LabelEncoder", i(1, 3), classes_strings=["a", "b"], version=1)
+    for x in [t("b", "x"), i(7, 0)]:
+        ml("CategoryMapper", x, cats_strings=["a", "b"], cats_int64s=[5, 7])
+    holes = np.array([[1, np.nan], [np.nan, 4]], np.float32)
+    ml("Imputer", holes, imputed_value_floats=[0.5, 2.5], replaced_value_float=float("nan"))
+    ml("Imputer", i(1, -1, -1, 4).reshape(2, 2), imputed_value_int64s=[8], replaced_value_int64=-1)
+    ml("Binarizer", f(2, 3), threshold=0.2)
+    ml("ArrayFeatureExtractor", f(2, 3), i(2, 0))
+    ml("ArrayFeatureExtractor", t("a", "b", "c"), i(1).reshape(1, 1))
+    ml("FeatureVectorizer", f(2, 3), f(2, 1), inputdimensions=[3, 1])
+
+
 if __name__ == "__main__":
     for family in [elementwise, logic, products, pools, norms, reductions, shapes, indexing,
-                   recurrent, quantized, contrib]:
+                   recurrent, quantized, contrib, strings, classical]:
         family()
     lines = ",\n".join(json.dumps(case) for case in CASES)
     path = Path(__file__).parent / "expected" / "operators.json"

@@ -42,6 +42,10 @@ fn tensor(json: &Json) -> Tensor {
             let ints: Vec<_> = values.iter().map(|v| v.as_i64().unwrap()).collect();
             Tensor::from_i64(shape, &ints)
         }
+        "bytes" => {
+            let texts: Vec<_> = values.iter().map(|v| v.as_str().unwrap()).collect();
+            Tensor::from_blobs(shape, &texts)
+        }
         "bool" => Tensor::new(
             DType::Bool,
             shape,
@@ -87,11 +91,12 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 
 fn attribute(json: &Json) -> Attribute {
     match json {
+        Json::String(text) if text == "nan" => Attribute::Float(f32::NAN),
         Json::String(text) => Attribute::Text(text.clone()),
         Json::Number(number) if number.is_i64() => Attribute::Int(number.as_i64().unwrap()),
         Json::Number(number) => Attribute::Float(number.as_f64().unwrap() as f32),
         Json::Array(all) => match &all[0] {
-            Json::String(_) => Attribute::Texts(
+            Json::String(text) if text != "nan" => Attribute::Texts(
                 all.iter()
                     .map(|text| text.as_str().unwrap().to_owned())
                     .collect(),
@@ -99,7 +104,7 @@ fn attribute(json: &Json) -> Attribute {
             Json::Number(number) if number.is_i64() => {
                 Attribute::Ints(all.iter().map(|n| n.as_i64().unwrap()).collect())
             }
-            _ => Attribute::Floats(all.iter().map(|n| n.as_f64().unwrap() as f32).collect()),
+            _ => Attribute::Floats(all.iter().map(|n| number(n) as f32).collect()),
         },
         other => panic!("attribute {other}"),
     }
@@ -164,14 +169,18 @@ fn check(case: &Json) -> Result<(), String> {
         let (ins, outs) = (refs(&names), refs(&outputs));
         let ins: Vec<_> = ins.iter().map(String::as_str).collect();
         let outs: Vec<_> = outs.iter().map(String::as_str).collect();
-        let domain = case["domain"].as_str().unwrap_or("");
+        let domain = case["domain"].as_str().unwrap();
         let operator = case["operator"].as_str().unwrap();
         graph = graph.node_of(domain, operator, &ins, &outs, &attributes);
         let outputs = outputs.iter().filter(|name| !name.is_empty());
         for (name, tensor) in outputs.zip(&expected) {
             graph = graph.output(name, tensor.dtype());
         }
-        let model = graph.model(case["opset"].as_i64().unwrap());
+        let opset = case["opset"].as_i64().unwrap();
+        let model = match domain {
+            "" => graph.model(opset),
+            domain => graph.model_of(&[("", 17), (domain, opset)]),
+        };
         let model = Model::load(model, &Options::default()).map_err(|e| e.to_string())?;
         for _ in 0..2 {
             let found = model.run(given.clone()).map_err(|e| e.to_string())?;
@@ -260,4 +269,6 @@ families! {
     recurrent
     quantized
     contrib
+    strings
+    classical
 }

@@ -360,3 +360,85 @@ fn a_device_that_is_not_built_in_is_refused() {
     let error = Model::load(relu().model(17), &options).unwrap_err();
     assert!(matches!(error, LoadError::Device { .. }), "{error}");
 }
+
+fn classical(operator: &str, attributes: &[(&str, Attribute)]) -> Result<Model, LoadError> {
+    let graph = Graph::default()
+        .open_input("x", DType::F32)
+        .node_of("ai.onnx.ml", operator, &["x"], &["y"], attributes)
+        .output("y", DType::F32);
+    let model = graph.model_of(&[("", 17), ("ai.onnx.ml", 3)]);
+    Model::load(model, &Options::default())
+}
+
+#[test]
+fn trees_that_are_none_are_refused() {
+    let forest = |yes: [i64; 3]| {
+        let modes = ["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"].map(String::from);
+        let ints = |values: &[i64]| Attribute::Ints(values.to_vec());
+        let lists = [
+            ("nodes_treeids", ints(&[0; 3])),
+            ("nodes_nodeids", ints(&[0, 1, 2])),
+            ("nodes_featureids", ints(&[0, 1, 0])),
+            ("nodes_values", Attribute::Floats(vec![0.5; 3])),
+            ("nodes_modes", Attribute::Texts(modes.to_vec())),
+            ("nodes_truenodeids", ints(&yes)),
+            ("nodes_falsenodeids", ints(&[2, 2, 0])),
+            ("target_treeids", ints(&[0])),
+            ("target_nodeids", ints(&[2])),
+            ("target_ids", ints(&[0])),
+            ("target_weights", Attribute::Floats(vec![2.0])),
+        ];
+        classical("TreeEnsembleRegressor", &lists)
+    };
+    let refused = |yes, why: &str| {
+        let said = forest(yes).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    };
+    refused([1, 7, 0], "has no node 7");
+    refused([1, 1, 0], "reached twice");
+    let two_features = forest([1, 2, 0]).unwrap();
+    assert_eq!(
+        two_features
+            .run(vec![("x".into(), f32s(&[1, 2]))])
+            .unwrap()
+            .remove(0)
+            .1,
+        Tensor::from_f32(vec![1, 1], &[2.0]).unwrap()
+    );
+    let said = failure(&two_features, f32s(&[1, 1])).to_string();
+    assert!(said.contains("the trees read 2"), "{said}");
+}
+
+#[test]
+fn attention_that_does_not_fit_is_refused() {
+    let run = |keys: &[usize], attributes: &[(&str, Attribute)]| {
+        let graph = Graph::default()
+            .open_input("x", DType::F32)
+            .weights("k", &f32s(keys))
+            .node("Attention", &["x", "k", "k"], &["y"], attributes)
+            .output("y", DType::F32);
+        let model = Model::load(graph.model(23), &Options::default()).unwrap();
+        failure(&model, f32s(&[1, 2, 12])).to_string()
+    };
+    let heads = |q, kv| {
+        [
+            ("q_num_heads", Attribute::Int(q)),
+            ("kv_num_heads", Attribute::Int(kv)),
+        ]
+    };
+    assert!(run(&[1, 4, 12], &[]).contains("without a number of heads"));
+    assert!(run(&[1, 4, 12], &heads(5, 4)).contains("don't divide into 5 heads"));
+    assert!(run(&[1, 4, 8], &heads(3, 3)).contains("don't divide into 3 heads"));
+    assert!(run(&[2, 4, 12], &heads(4, 4)).contains("queries [1, 4, 2, 3]"));
+}
+
+#[test]
+fn a_pattern_that_is_none_is_refused() {
+    let pattern = [("pattern", Attribute::Text("(".into()))];
+    let graph = Graph::default()
+        .open_input("x", DType::Bytes)
+        .node("RegexFullMatch", &["x"], &["y"], &pattern)
+        .output("y", DType::Bool);
+    let said = load(&graph).unwrap_err().to_string();
+    assert!(said.contains("its pattern"), "{said}");
+}

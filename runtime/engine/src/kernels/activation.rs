@@ -80,7 +80,7 @@ vectorised! {
             }),
             // (1 + tanh(y)) / 2 = sigmoid(2y)
             Activation::Gelu { tanh: true } => map(values, |x| {
-                x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x))
+                x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))
             }),
         }
     }

@@ -74,11 +74,16 @@ struct Room {
 
 impl<'a> Planes<'a> {
     fn new(g: &'a Geometry) -> Self {
-        let size = [0, 1].map(|axis| {
-            let reach = (g.kernel[axis] - 1) * g.dilations[axis] / g.strides[axis];
-            let held = (g.begin[axis] + g.image[axis]).div_ceil(g.strides[axis]);
-            held.max(g.output[axis] + reach)
-        });
+        let along = |[kernel, dilation, stride]: [usize; 3], held: usize, made: usize| {
+            let reach = (kernel - 1) * dilation / stride;
+            held.div_ceil(stride).max(made + reach)
+        };
+        let down = [g.kernel[0], g.dilations[0], g.strides[0]];
+        let right = [g.kernel[1], g.dilations[1], g.strides[1]];
+        let size = [
+            along(down, g.begin[0] + g.image[0], g.output[0]),
+            along(right, g.begin[1] + g.image[1], g.output[1]),
+        ];
         let plane = size[0] * size[1];
         let place = |[y, x]: [usize; 2]| {
             let [down, right] = g.strides;

@@ -138,7 +138,7 @@ fn each_part(rows: &mut [f32], size: usize, work: impl Fn(&mut [f32]) + Sync + S
         work(rows);
     } else {
         let share = (PART / size).max(1) * size;
-        rows.par_chunks_mut(share).for_each(|part| work(part));
+        rows.par_chunks_mut(share).for_each(work);
     }
 }
 

@@ -36,19 +36,35 @@ impl Lowering {
                 }
             }
             "Scan" => {
-                let opset = self.opsets.get("").copied().unwrap_or(1);
-                if opset < 9 {
-                    return Err("its form before opset 9 is not supported".into());
-                }
+                let batched = self.opsets.get("").copied().unwrap_or(1) < 9;
+                let inputs = inputs.saturating_sub(usize::from(batched));
                 let body = a.graph("body")?;
                 let scanned = a.int("num_scan_inputs")?.map(usize::try_from);
                 let Some(Ok(scanned)) = scanned.filter(|n| n.is_ok_and(|n| n <= inputs)) else {
                     return Err("attribute `num_scan_inputs` is missing or too large".into());
                 };
                 let stacked = outputs.saturating_sub(inputs - scanned);
-                let scan = Scan {
-                    inputs: directions(a, "scan_input", scanned)?,
-                    outputs: directions(a, "scan_output", stacked)?,
+                let scan = match batched {
+                    true => Scan {
+                        inputs: directions(a, None, "directions", scanned)?,
+                        outputs: vec![(0, false); stacked],
+                        batched,
+                    },
+                    false => Scan {
+                        inputs: directions(
+                            a,
+                            Some("scan_input_axes"),
+                            "scan_input_directions",
+                            scanned,
+                        )?,
+                        outputs: directions(
+                            a,
+                            Some("scan_output_axes"),
+                            "scan_output_directions",
+                            stacked,
+                        )?,
+                        batched,
+                    },
                 };
                 let body = self.body(body, inputs, outputs)?;
                 Op::Scan { body, scan }
@@ -86,9 +102,14 @@ impl Lowering {
 }
 
 /// An axis for each scanned value, and whether it is walked backward.
-fn directions(a: &mut Attributes, what: &str, count: usize) -> Result<Vec<(i64, bool)>, String> {
-    let axes = a.ints(&format!("{what}_axes"))?;
-    let backward = a.ints(&format!("{what}_directions"))?;
+fn directions(
+    a: &mut Attributes,
+    axes: Option<&str>,
+    backward: &str,
+    count: usize,
+) -> Result<Vec<(i64, bool)>, String> {
+    let axes = axes.map(|name| a.ints(name)).transpose()?.flatten();
+    let backward = a.ints(backward)?;
     let axes = axes.unwrap_or_else(|| vec![0; count]);
     let backward = backward.unwrap_or_else(|| vec![0; count]);
     if axes.len() != count || backward.len() != count {

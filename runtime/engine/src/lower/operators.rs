@@ -5,6 +5,8 @@ mod einsum;
 mod elementwise;
 mod image;
 mod index;
+mod language;
+mod ml;
 mod norm;
 mod quantize;
 mod reduce;
@@ -12,6 +14,8 @@ mod rnn;
 mod sequence;
 mod shape;
 mod signal;
+mod text;
+mod trees;
 mod window;
 
 use burn_dispatch::DispatchDevice;
@@ -118,6 +122,14 @@ pub(super) fn output_count(op: &Op) -> Option<usize> {
         Op::Unique { .. } => Some(4),
         Op::Quantized(Quantized::DynamicQuantize) => Some(3),
         Op::Contrib(kind) => Some(contrib::output_count(kind)),
+        Op::LayerNorm { statistics, .. } => Some(if *statistics { 3 } else { 1 }),
+        Op::BatchNormTraining { .. } => Some(5),
+        Op::Attention(_) => Some(4),
+        Op::LinearAttention(_) | Op::CausalConv { .. } | Op::Loss(_) => Some(2),
+        Op::Text(Text::Split { .. }) => Some(2),
+        Op::Ml(Ml::TreeClassifier(..) | Ml::LinearClassifier(..) | Ml::SvmClassifier(..)) => {
+            Some(2)
+        }
         Op::Recurrent(layer) => Some(if matches!(layer.cell, Cell::Lstm { .. }) {
             3
         } else {
@@ -173,6 +185,15 @@ const FAMILIES: &[Parser] = &[
     sequence::parse,
     image::parse,
     signal::parse,
+    language::parse,
+    text::parse,
+];
+
+/// The parsers of each domain; the first is ONNX's own.
+const DOMAINS: &[(&str, &[Parser])] = &[
+    ("", FAMILIES),
+    ("ai.onnx.ml", &[ml::parse]),
+    (contrib::DOMAIN, &[contrib::parse]),
 ];
 
 /// The operator, or nothing where it is not supported.
@@ -182,12 +203,8 @@ pub(super) fn parse(
     a: &mut Attributes,
     context: &mut Context,
 ) -> Result<Option<Op>, ParseError> {
-    match domain {
-        "" => {}
-        contrib::DOMAIN => return contrib::parse(operator, a, context),
-        _ => return Ok(None),
-    }
-    for parse in FAMILIES {
+    let families = DOMAINS.iter().filter(|(name, _)| *name == domain);
+    for parse in families.flat_map(|(_, families)| *families) {
         if let Some(op) = parse(operator, a, context)? {
             return Ok(Some(op));
         }

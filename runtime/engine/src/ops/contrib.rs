@@ -47,9 +47,6 @@ pub(super) fn run(kind: &Contrib, args: &mut Args) -> Result<Vec<Value>> {
             let gate = unary(Unary::Sigmoid, scaled(x.clone(), *alpha)?)?;
             binary(Binary::Mul, x, gate)?
         }
-        Contrib::SimplifiedLayerNorm { axis, epsilon } => {
-            norms::simplified(args.take(0)?, args.take(1)?, *axis, *epsilon)?
-        }
         Contrib::SkipLayerNorm {
             epsilon,
             simplified,

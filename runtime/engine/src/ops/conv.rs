@@ -3,7 +3,7 @@
 use burn_backend::ops::{ConvOptions, ConvTransposeOptions, ModuleOps};
 
 use super::shape::pad;
-use super::{Result, count, elementwise};
+use super::{Result, count, elementwise, wide};
 use crate::error::OpError;
 use crate::graph::{Conv, PadMode, Padding};
 use crate::kernels::{self, F32, Filters, Geometry};
@@ -105,6 +105,13 @@ pub(super) fn conv(conv: &Conv, x: Value, weights: Value, bias: Option<Value>) -
     let sizes = Sizes::new(conv, &x, &weights.shape(), weights.dtype(), bias.as_ref())?;
     if sizes.nothing {
         return Value::full(x.dtype(), &sizes.output, 0.0, &x.device());
+    }
+    let dtype = x.dtype();
+    if wide(dtype) != dtype {
+        // One rounding for each result, not one for each product.
+        let bias = bias.map(|bias| bias.cast(wide(dtype))).transpose()?;
+        let (x, weights) = (x.cast(wide(dtype))?, weights.cast(wide(dtype))?);
+        return self::conv(conv, x, weights, bias)?.cast(dtype);
     }
     let (x, weights) = match F32::both(x, weights) {
         Ok((x, weights)) if sizes.kernel.len() <= 2 => {
@@ -232,9 +239,9 @@ impl Sizes {
     /// On the CPU.
     fn run(self, conv: &Conv, x: F32, filters: &Filters, bias: Option<Value>) -> Result<Value> {
         let misfit = || OpError::Shape(format!("{} axes, expected 1 or 2", self.kernel.len()));
-        let plane = |sizes: &[usize], one: usize| match sizes {
-            &[width] => Ok([one, width]),
-            &[height, width] => Ok([height, width]),
+        let plane = |sizes: &[usize], one: usize| match *sizes {
+            [width] => Ok([one, width]),
+            [height, width] => Ok([height, width]),
             _ => Err(misfit()),
         };
         let begin: Vec<_> = self.pads.iter().map(|&(begin, _)| begin).collect();

@@ -4,7 +4,7 @@ use burn_backend::ops::{ActivationOps, BoolTensorOps, FloatTensorOps, IntTensorO
 use burn_backend::{Scalar, TensorMetadata};
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 
-use super::{Result, axis, broadcast, broadcast_to, count, with_rank};
+use super::{Result, axis, broadcast, broadcast_to, count, text, wide, with_rank};
 use crate::error::OpError;
 use crate::graph::{Binary, Compare, Logic, Unary, Variadic};
 use crate::kernels::{self, Activation};
@@ -18,6 +18,11 @@ fn scalar(value: f32) -> Scalar {
 pub(super) fn unary(kind: Unary, x: Value) -> Result<Value> {
     if x.len() == 0 {
         return empty_unary(kind, x);
+    }
+    let narrow = x.dtype();
+    // One rounding at the end, not one for each step of a function.
+    if wide(narrow) != narrow && !matches!(kind, Unary::IsInf { .. } | Unary::IsNan) {
+        return unary(kind, x.cast(wide(narrow))?)?.cast(narrow);
     }
     let x = match kernels::unary(kind, x) {
         Ok(done) => return Ok(done),
@@ -113,6 +118,7 @@ fn float_unary(kind: Unary, t: DispatchTensor) -> Result<Value> {
         Unary::Sigmoid => B::sigmoid(t),
         Unary::Sign => B::float_sign(t),
         Unary::Silu => B::float_mul(B::sigmoid(t.clone()), t),
+        Unary::Shrink { bias, lambda } => shrink(t, bias, lambda),
         Unary::Sin => B::float_sin(t),
         Unary::Sinh => B::float_sinh(t),
         Unary::Softplus => softplus(t),
@@ -121,6 +127,10 @@ fn float_unary(kind: Unary, t: DispatchTensor) -> Result<Value> {
             B::float_div(t, over)
         }
         Unary::Sqrt => B::float_sqrt(t),
+        Unary::Swish { alpha } => {
+            let gate = B::sigmoid(B::float_mul_scalar(t.clone(), scalar(alpha)));
+            B::float_mul(gate, t)
+        }
         Unary::Tan => B::float_tan(t),
         Unary::Tanh => B::float_tanh(t),
         Unary::ThresholdedRelu { alpha } => {
@@ -155,6 +165,18 @@ fn exponential(t: DispatchTensor, alpha: f32, width: f32, gamma: f32) -> Dispatc
     }
 }
 
+/// `x` moved by `bias` toward zero where it is beyond ± `lambda`, else zero.
+fn shrink(t: DispatchTensor, bias: f32, lambda: f32) -> DispatchTensor {
+    let out = bool_type(&Value::Float(t.clone()).device());
+    let low = B::float_lower_elem(t.clone(), scalar(-lambda), out);
+    let high = B::float_greater_elem(t.clone(), scalar(lambda), out);
+    let none = B::bool_not(B::bool_or(low.clone(), high));
+    let up = B::float_add_scalar(t.clone(), scalar(bias));
+    let down = B::float_sub_scalar(t, scalar(bias));
+    let moved = B::float_mask_where(down, low, up);
+    B::float_mask_fill(moved, none, Scalar::Float(0.0))
+}
+
 /// `max(x, 0) + log(1 + exp(-|x|))`, which does not overflow.
 fn softplus(t: DispatchTensor) -> DispatchTensor {
     let tail = B::float_log1p(B::float_exp(B::float_neg(B::float_abs(t.clone()))));
@@ -182,6 +204,12 @@ fn int_unary(kind: Unary, t: DispatchTensor) -> Result<Value> {
         Unary::BitNot => B::bitwise_not(t),
         Unary::Relu => B::int_clamp_min(t, Scalar::Int(0)),
         Unary::Ceil | Unary::Floor | Unary::Round => t,
+        Unary::Shrink { bias, lambda } => {
+            let x = Value::Int(t);
+            let dtype = x.dtype();
+            let moved = shrink(x.cast(DType::F64)?.float()?, bias, lambda);
+            Value::Float(moved).cast(dtype)?.int()?
+        }
         _ => {
             let found = Value::Int(t).dtype();
             return Err(OpError::DType {
@@ -456,6 +484,13 @@ fn broadcast_rank(value: Value, shape: &[usize]) -> Value {
 }
 
 pub(super) fn compare(kind: Compare, left: Value, right: Value) -> Result<Value> {
+    if matches!(
+        (kind, &left, &right),
+        (Compare::Equal, Value::Text(..), Value::Text(..))
+    ) {
+        let (left, right) = text::numbered(left, right)?;
+        return compare(kind, left, right);
+    }
     let pair = Pair::new(left, right)?;
     if let Some(empty) = pair.empty(DType::Bool) {
         return empty;

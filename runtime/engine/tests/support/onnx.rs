@@ -31,6 +31,14 @@ impl Message {
         self
     }
 
+    /// A text that is left out where it is empty.
+    fn name(self, field: u64, text: &str) -> Self {
+        match text {
+            "" => self,
+            text => self.bytes(field, text.as_bytes()),
+        }
+    }
+
     pub fn bytes(mut self, field: u64, value: &[u8]) -> Self {
         self.varint(field << 3 | 2);
         self.varint(value.len() as u64);
@@ -78,6 +86,7 @@ fn type_number(dtype: DType) -> i64 {
         DType::I8 => 3,
         DType::I32 => 6,
         DType::I64 => 7,
+        DType::Bytes => 8,
         DType::Bool => 9,
         DType::F16 => 10,
         DType::F64 => 11,
@@ -90,9 +99,16 @@ pub fn tensor(name: &str, tensor: &Tensor) -> Message {
         .shape()
         .iter()
         .fold(Message::default(), |m, &d| m.int(1, d as i64));
-    dims.int(2, type_number(tensor.dtype()))
-        .bytes(8, name.as_bytes())
-        .bytes(9, tensor.data())
+    let named = dims
+        .int(2, type_number(tensor.dtype()))
+        .bytes(8, name.as_bytes());
+    match tensor.dtype() {
+        DType::Bytes => tensor
+            .blobs()
+            .iter()
+            .fold(named, |m, text| m.bytes(6, text)),
+        _ => named.bytes(9, tensor.data()),
+    }
 }
 
 /// A graph under construction; nodes, inputs and so on in the order that they are added.
@@ -124,6 +140,20 @@ impl Graph {
 
     pub fn output(self, name: &str, dtype: DType) -> Self {
         self.value(12, name, dtype, None)
+    }
+
+    /// An output that is a sequence of maps from strings to f32.
+    pub fn output_of_maps(self, name: &str) -> Self {
+        let number = Message::default().int(1, type_number(DType::F32));
+        let number = Message::default().bytes(1, &number.0);
+        let map = Message::default().int(1, 8).bytes(2, &number.0);
+        let map = Message::default().bytes(5, &map.0);
+        let maps = Message::default().bytes(1, &map.0);
+        let kind = Message::default().bytes(4, &maps.0);
+        let info = Message::default()
+            .bytes(1, name.as_bytes())
+            .bytes(2, &kind.0);
+        Self(self.0.bytes(12, &info.0))
     }
 
     pub fn weights(self, name: &str, value: &Tensor) -> Self {
@@ -163,9 +193,8 @@ impl Graph {
         let node = outputs
             .iter()
             .fold(node, |m, name| m.bytes(2, name.as_bytes()));
-        let node = node
-            .bytes(4, operator.as_bytes())
-            .bytes(7, domain.as_bytes());
+        let node = node.bytes(4, operator.as_bytes());
+        let node = node.name(7, domain);
         let attribute =
             |m: Message, (name, value): &(&str, Attribute)| m.bytes(5, &value.message(name).0);
         Self(self.0.bytes(1, &attributes.iter().fold(node, attribute).0))
@@ -177,12 +206,16 @@ impl Graph {
 
     /// The model as a file's bytes.
     pub fn model(&self, opset: i64) -> bytes::Bytes {
-        let opset = Message::default().int(2, opset);
-        Message::default()
-            .int(1, 8)
-            .bytes(7, &self.0.0)
-            .bytes(8, &opset.0)
-            .0
-            .into()
+        self.model_of(&[("", opset)])
+    }
+
+    /// The same with the versions of several domains.
+    pub fn model_of(&self, opsets: &[(&str, i64)]) -> bytes::Bytes {
+        let model = Message::default().int(1, 8).bytes(7, &self.0.0);
+        let import = |m: Message, (domain, version): &(&str, i64)| {
+            let set = Message::default().name(1, domain);
+            m.bytes(8, &set.int(2, *version).0)
+        };
+        opsets.iter().fold(model, import).0.into()
     }
 }

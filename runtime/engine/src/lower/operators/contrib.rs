@@ -3,7 +3,7 @@
 //! Source: onnxruntime's page of contrib operators.
 
 use super::{Context, ParseError};
-use super::{quantize, rnn, window};
+use super::{norm, quantize, rnn, window};
 use crate::graph::*;
 use crate::kernels::Activation;
 use crate::lower::attributes::Attributes;
@@ -28,11 +28,8 @@ pub(super) fn parse(
 ) -> Result<Option<Op>, ParseError> {
     match operator {
         "Gelu" => return Ok(Some(Op::Unary(Unary::Gelu { tanh: false }))),
-        "LayerNormalization" => {
-            return Ok(Some(Op::LayerNorm {
-                axis: a.int_or("axis", -1)?,
-                epsilon: a.float_or("epsilon", 1e-5)?,
-            }));
+        "LayerNormalization" | "SimplifiedLayerNormalization" => {
+            return norm::parse(operator, a, context);
         }
         "QuantizeLinear" | "DequantizeLinear" => return quantize::parse(operator, a, context),
         _ => {}
@@ -44,7 +41,6 @@ pub(super) fn parse(
         return Ok(Some(Op::Contrib(Contrib::QLinear(kind))));
     }
     Ok(Some(Op::Contrib(match operator {
-        "SimplifiedLayerNormalization" => simplified_norm(a)?,
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => {
             if context.wanted.iter().skip(1).take(2).any(|&wanted| wanted) {
                 return Err("its mean and deviation are not supported as outputs".into());
@@ -85,14 +81,6 @@ pub(super) fn parse(
         "Inverse" => Contrib::Inverse,
         _ => return Ok(None),
     })))
-}
-
-/// `SimplifiedLayerNormalization`, which onnxruntime also writes into ONNX's own domain.
-pub(super) fn simplified_norm(a: &mut Attributes) -> Result<Contrib, ParseError> {
-    Ok(Contrib::SimplifiedLayerNorm {
-        axis: a.int_or("axis", -1)?,
-        epsilon: a.float_or("epsilon", 1e-5)?,
-    })
 }
 
 fn fused(operator: &str, a: &mut Attributes) -> Result<Option<Contrib>, ParseError> {

@@ -159,9 +159,17 @@ fn unary(operator: &str, a: &mut Attributes) -> Result<Option<Unary>, ParseError
         "Sign" => Unary::Sign,
         "Sin" => Unary::Sin,
         "Sinh" => Unary::Sinh,
+        "Shrink" => Unary::Shrink {
+            bias: a.float_or("bias", 0.0)?,
+            lambda: a.float_or("lambd", 0.5)?,
+        },
         "Softplus" => Unary::Softplus,
         "Softsign" => Unary::Softsign,
         "Sqrt" => Unary::Sqrt,
+        "Swish" => match a.float_or("alpha", 1.0)? {
+            1.0 => Unary::Silu,
+            alpha => Unary::Swish { alpha },
+        },
         "Tan" => Unary::Tan,
         "Tanh" => Unary::Tanh,
         "ThresholdedRelu" => Unary::ThresholdedRelu {

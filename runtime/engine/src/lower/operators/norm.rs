@@ -11,12 +11,39 @@ pub(super) fn parse(
 ) -> Result<Option<Op>, ParseError> {
     Ok(Some(match operator {
         "BatchNormalization" => {
-            if a.flag("training_mode", false)? {
-                return Err("training mode is not supported".into());
+            if !a.flag("spatial", true)? {
+                return Err("only the spatial form is supported".into());
             }
-            Op::BatchNorm {
+            let epsilon = a.float_or("epsilon", 1e-5)?;
+            // Before opset 14 the outputs say that it is training.
+            let training = match context.opset {
+                ..14 => context.outputs > 1,
+                _ => a.flag("training_mode", false)?,
+            };
+            match training {
+                false => Op::BatchNorm { epsilon },
+                true => Op::BatchNormTraining {
+                    epsilon,
+                    momentum: a.float_or("momentum", 0.9)?,
+                },
+            }
+        }
+        "GroupNormalization" => {
+            let groups = a.int("num_groups")?.map(usize::try_from);
+            let Some(Ok(groups @ 1..)) = groups else {
+                return Err("attribute `num_groups` is missing or below 1".into());
+            };
+            Op::GroupNorm {
+                groups,
                 epsilon: a.float_or("epsilon", 1e-5)?,
             }
+        }
+        "RMSNormalization" => Op::RmsNorm {
+            axis: a.int_or("axis", -1)?,
+            epsilon: a.float_or("epsilon", 1e-5)?,
+        },
+        "MeanVarianceNormalization" => {
+            Op::MeanVarianceNorm(a.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]))
         }
         "InstanceNormalization" => Op::InstanceNorm {
             epsilon: a.float_or("epsilon", 1e-5)?,
@@ -24,8 +51,13 @@ pub(super) fn parse(
         "LayerNormalization" => Op::LayerNorm {
             axis: a.int_or("axis", -1)?,
             epsilon: a.float_or("epsilon", 1e-5)?,
+            statistics: context.outputs > 1,
         },
-        "SimplifiedLayerNormalization" => Op::Contrib(super::contrib::simplified_norm(a)?),
+        // What onnxruntime called RMSNormalization before ONNX had it.
+        "SimplifiedLayerNormalization" => Op::RmsNorm {
+            axis: a.int_or("axis", -1)?,
+            epsilon: a.float_or("epsilon", 1e-5)?,
+        },
         "LpNormalization" => Op::LpNorm {
             axis: a.int_or("axis", -1)?,
             p: match a.int_or("p", 2)? {

@@ -2,27 +2,19 @@
 
 use super::added;
 use crate::error::OpError;
-use crate::graph::{Binary, Reduce, Unary};
-use crate::ops::elementwise::{binary, unary};
-use crate::ops::{Args, Result, axis, index, norm, reduce};
+use crate::graph::{Binary, Reduce};
+use crate::ops::elementwise::binary;
+use crate::ops::{Args, Result, index, norm, reduce};
 use crate::tensor::DType;
 use crate::value::Value;
-
-/// `x · scale / √(mean(x²) + ε)` over all axes from `from` on.
-pub(super) fn simplified(x: Value, scale: Value, from: i64, epsilon: f32) -> Result<Value> {
-    let from = axis(from, x.rank())?;
-    let over: Vec<_> = (from as i64..x.rank() as i64).collect();
-    let square = binary(Binary::Mul, x.clone(), x.clone())?;
-    let mean = reduce::reduce(Reduce::Mean, square, &over, true)?;
-    let epsilon = Value::full(x.dtype(), &[], f64::from(epsilon), &x.device())?;
-    let length = unary(Unary::Sqrt, binary(Binary::Add, mean, epsilon)?)?;
-    binary(Binary::Mul, binary(Binary::Div, x, length)?, scale)
-}
 
 /// Over the last axis.
 fn layer(x: Value, scale: Value, shift: Option<Value>, epsilon: f32) -> Result<Value> {
     let inputs = [Some(x), Some(scale), shift].map(|value| value.map(Into::into));
-    norm::layer(&mut Args::new(inputs.into()), -1, epsilon)
+    let made = norm::layer(&mut Args::new(inputs.into()), -1, epsilon, false)?;
+    made.into_iter()
+        .next()
+        .ok_or(OpError::MissingInput { index: 0 })
 }
 
 /// The sum of two tensors and of a bias, normalised, and the sum itself.
@@ -42,7 +34,7 @@ pub(super) fn skip(args: &mut Args, epsilon: f32, simple: bool) -> Result<Vec<Va
         )));
     }
     let done = if simple {
-        simplified(sum.clone(), scale, -1, epsilon)?
+        norm::rms(sum.clone(), scale, -1, epsilon)?
     } else {
         layer(sum.clone(), scale, shift, epsilon)?
     };
