@@ -5,6 +5,7 @@ mod activation;
 mod conv;
 mod depthwise;
 mod flex;
+mod floats;
 mod gemm;
 pub(crate) mod integer;
 mod lstm;

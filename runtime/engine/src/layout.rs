@@ -103,7 +103,7 @@ fn filter(program: &Program, node: &Node) -> Option<Node> {
     if !(3..=4).contains(&shape.len()) {
         return None;
     }
-    let filters = Filters::new(weights.contiguous().slice().to_vec());
+    let filters = Filters::new(weights.contiguous().slice());
     Some(Node {
         op: Op::Filter {
             conv: conv.clone(),

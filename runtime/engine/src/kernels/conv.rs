@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::activation::Activation;
 use super::depthwise;
+use super::floats::Floats;
 use super::gemm::{Bias, Blocks, Left, Matrix, Packed, Right, gemm};
 
 /// Sizes of a convolution over two axes; one over one axis has a height of 1.
@@ -161,7 +162,7 @@ fn copy_row(row: &[f32], to: &mut [f32], x: usize, stride: usize, offset: usize,
 /// The weights of a convolution, `[made, channels / groups, kernel]`, and what they are laid
 /// out as when they are first used so.
 pub(crate) struct Filters {
-    weights: Vec<f32>,
+    weights: Floats,
     /// Rows of each group for products with windows as columns.
     blocks: OnceLock<Option<Vec<Blocks>>>,
     /// Columns of each group for products with windows as rows.
@@ -169,9 +170,9 @@ pub(crate) struct Filters {
 }
 
 impl Filters {
-    pub fn new(weights: Vec<f32>) -> Self {
+    pub fn new(weights: &[f32]) -> Self {
         Self {
-            weights,
+            weights: Floats::copied(weights),
             blocks: OnceLock::new(),
             panels: OnceLock::new(),
         }
@@ -179,7 +180,7 @@ impl Filters {
 
     /// Bytes of the weights as they came.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.weights.as_slice())
+        size_of_val(&*self.weights)
     }
 
     fn groups(&self, groups: usize, size: [usize; 2]) -> impl Iterator<Item = Option<Matrix<'_>>> {

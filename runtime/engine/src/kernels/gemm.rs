@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::activation::Activation;
 use super::conv::Patches;
+use super::floats::Floats;
 use super::tile::{Kernel, MAX_ROWS, MAX_WIDTH, Start, Tile, kernel};
 
 /// Rows of a panel that are multiplied in one go, so that a panel stays in the second cache.
@@ -167,7 +168,7 @@ pub(crate) enum Left<'a> {
 
 /// A right side that was laid out in panels.
 pub(crate) struct Packed {
-    panels: Vec<f32>,
+    panels: Floats,
     rows: usize,
     columns: usize,
 }
@@ -176,7 +177,7 @@ impl Packed {
     pub fn new(matrix: &Matrix) -> Self {
         let width = kernel().width;
         let (rows, columns) = (matrix.rows, matrix.columns);
-        let mut panels = vec![0.0; columns.div_ceil(width) * width * rows];
+        let mut panels = Floats::zeros(columns.div_ceil(width) * width * rows);
         for (at, panel) in panels.chunks_exact_mut(width * rows).enumerate() {
             matrix.fill(at * width, width, panel);
         }
@@ -193,7 +194,7 @@ impl Packed {
     }
 
     pub fn bytes(&self) -> usize {
-        size_of_val(self.panels.as_slice())
+        size_of_val(&*self.panels)
     }
 }
 
@@ -646,7 +647,7 @@ mod tests {
             let w = numbers(made * per_group * kernel[0] * kernel[1], 8);
             let bias = numbers(made, 9);
             let mut found = vec![f32::NAN; 2 * made * output[0] * output[1]];
-            let filters = Filters::new(w.clone());
+            let filters = Filters::new(&w);
             conv(&g, &x, &filters, Some(&bias), Activation::None, &mut found).unwrap();
             let mut expected = Vec::new();
             for (n, m) in (0..2).flat_map(|n| (0..made).map(move |m| (n, m))) {

@@ -115,7 +115,7 @@ pub(super) fn conv(conv: &Conv, x: Value, weights: Value, bias: Option<Value>) -
     }
     let (x, weights) = match F32::both(x, weights) {
         Ok((x, weights)) if sizes.kernel.len() <= 2 => {
-            let filters = Filters::new(weights.contiguous().slice().to_vec());
+            let filters = Filters::new(weights.contiguous().slice());
             return sizes.run(conv, x, &filters, bias);
         }
         Ok((x, weights)) => (x.into_value(), weights.into_value()),
