@@ -62,6 +62,7 @@ fn help_tells_every_command_and_each_has_its_own() {
         "serve",
         "new",
         "build",
+        "bench",
         "deploy",
         "invoke",
         "functions",
