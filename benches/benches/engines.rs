@@ -1,8 +1,9 @@
 //! The engine against onnxruntime on real models, in turns within one run: batches of 1 and 16,
-//! one thread and two. Prints the tables of `docs/performance.md`.
+//! one thread and two; and whether both give the same answers. Prints the tables of
+//! `docs/performance.md`.
 //!
 //! Fails where the geometric mean of the ratios is above 1.3 at batch 1 or 1.2 at batch 16, or
-//! one is above 2.
+//! one is above 2, or where answers differ by more than 1e-3 of the largest number of an output.
 
 #![allow(
     clippy::expect_used,
@@ -13,7 +14,7 @@
 
 use std::process::Command;
 
-use firebox::bench::{self, Compared, Engine, Firebox, Footprint, Input, Onnxruntime};
+use firebox::bench::{self, Compared, Difference, Engine, Firebox, Footprint, Input, Onnxruntime};
 use firebox_engine::Device;
 use firebox_tests::{binary, guests};
 
@@ -28,14 +29,17 @@ const SUBJECTS: [Subject; 6] = [
     Subject {
         source: "magika",
         file: "magika.onnx",
-        inputs: |_| vec![],
+        inputs: |batch| vec![format!("bytes={batch}x2048:0..257")],
     },
     Subject {
         source: "minilm",
         file: "minilm.onnx",
         inputs: |batch| {
-            let names = ["input_ids", "attention_mask", "token_type_ids"];
-            names.map(|name| format!("{name}={batch}x32")).to_vec()
+            vec![
+                format!("input_ids={batch}x32:1..30000"),
+                format!("attention_mask={batch}x32"),
+                format!("token_type_ids={batch}x32:0"),
+            ]
         },
     },
     Subject {
@@ -75,6 +79,18 @@ const SUBJECTS: [Subject; 6] = [
 fn main() {
     python();
     let mut failed = Vec::new();
+    println!("| model | batch | runs | largest difference |");
+    println!("|---|---:|---:|---|");
+    for subject in &SUBJECTS {
+        for batch in [1, 3, 16] {
+            let found = difference(subject, batch);
+            println!("| {} | {batch} | {SEEDS} | {found} |", subject.file);
+            if found.relative > 1e-3 {
+                failed.push(format!("{} at batch {batch}: {found}", subject.file));
+            }
+        }
+    }
+    println!();
     println!("| model | batch | threads | ours | onnxruntime | ratio (rounds) | cpu ratio |");
     println!("|---|---:|---:|---:|---:|---:|---:|");
     for batch in [1, 16] {
@@ -163,6 +179,30 @@ fn file(subject: &Subject) -> std::path::PathBuf {
     binary::target().join("models").join(subject.file)
 }
 
+/// Random inputs for each model and batch.
+const SEEDS: u64 = 20;
+
+fn difference(subject: &Subject, batch: usize) -> Difference {
+    let path = file(subject);
+    let mut ours = Firebox::open(&path, Device::Cpu, 2).unwrap();
+    let given: Vec<Input> = (subject.inputs)(batch)
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    let mut theirs = None;
+    let mut largest = Difference::default();
+    for seed in 0..SEEDS {
+        let inputs = bench::inputs(ours.signature(), batch, &given, seed).unwrap();
+        ours.feed(&inputs).unwrap();
+        let theirs = theirs.get_or_insert_with(|| Onnxruntime::start(&path, 2, &inputs).unwrap());
+        theirs.feed(&inputs).unwrap();
+        let found = Difference::of(&ours.answer().unwrap(), &theirs.answer().unwrap()).unwrap();
+        largest.absolute = largest.absolute.max(found.absolute);
+        largest.relative = largest.relative.max(found.relative);
+    }
+    largest
+}
+
 fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
     let path = file(subject);
     let mut ours = Firebox::open(&path, Device::Cpu, threads).unwrap();
@@ -170,7 +210,7 @@ fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
         .iter()
         .map(|text| text.parse().unwrap())
         .collect();
-    let inputs = bench::inputs(ours.signature(), batch, &given).unwrap();
+    let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
     ours.feed(&inputs).unwrap();
     let theirs = Onnxruntime::start(&path, threads, &inputs).unwrap();
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours), Box::new(theirs)];
@@ -196,7 +236,7 @@ fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
     let ours = serde_json::from_slice(&said.stdout).unwrap();
     let given: Vec<Input> = given.iter().map(|text| text.parse().unwrap()).collect();
     let model = Firebox::open(&path, Device::Cpu, 1).unwrap();
-    let inputs = bench::inputs(model.signature(), batch, &given).unwrap();
+    let inputs = bench::inputs(model.signature(), batch, &given, 0).unwrap();
     drop(model);
     let theirs = Onnxruntime::start(&path, 1, &inputs).unwrap().footprint;
     (ours, theirs)

@@ -38,7 +38,7 @@ fn a_model_is_timed() {
         &model(),
         &[&SHAPE[..], &["--rounds", "1", "--json"]].concat(),
     ));
-    let [one] = said.as_array().unwrap().as_slice() else {
+    let [one] = said["engines"].as_array().unwrap().as_slice() else {
         panic!("expected one engine: {said}");
     };
     assert_eq!(one["engine"], "firebox");

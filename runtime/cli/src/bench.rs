@@ -1,6 +1,7 @@
 //! `firebox bench`: how fast a model runs, by itself or against another engine in turns.
 
 mod compare;
+mod difference;
 mod engines;
 mod inputs;
 mod profile;
@@ -11,6 +12,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 pub use compare::{Compared, compare};
+pub use difference::Difference;
 pub use engines::{Engine, Firebox, Footprint, Onnxruntime};
 pub use inputs::{Input, inputs};
 
@@ -43,8 +45,8 @@ pub struct BenchArgs {
     /// Where it computes: cpu, wgpu, wgpu:N, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: firebox_engine::Device,
-    /// An input's shape and what fills it: `name=2x128`, `name=2x128:7` or `name=:7`; left out,
-    /// open sizes are 32, floats are small numbers of a fixed series and integers are 1
+    /// An input's shape and what fills it: `name=2x128`, `name=2x128:7`, `name=:7` or
+    /// `name=:0..256`; left out, open sizes are 32, floats are from -0.5 to 0.5 and integers 1
     #[arg(long = "input", value_name = "NAME=SHAPE[:VALUE]")]
     inputs: Vec<Input>,
     /// Measure another engine too, in turns
@@ -68,23 +70,29 @@ pub fn run(args: &BenchArgs) -> Result {
     let threads = args.threads as usize;
     if args.once {
         let footprint = engines::once(&args.model, args.device, threads, |model| {
-            inputs(model.signature(), args.batch as usize, &args.inputs)
+            inputs(model.signature(), args.batch as usize, &args.inputs, 0)
         })?;
         return print(&json!(footprint).to_string());
     }
     let mut ours = Firebox::open(&args.model, args.device, threads)?;
-    let given = inputs(ours.signature(), args.batch as usize, &args.inputs)?;
+    let given = inputs(ours.signature(), args.batch as usize, &args.inputs, 0)?;
     ours.feed(&given)?;
     if args.profile {
         return print(&profile::report(&ours, args.format.json)?);
     }
-    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours)];
+    let mut peers: Vec<Box<dyn Engine>> = Vec::new();
+    let mut difference = None;
     if args.against == Some(Peer::Onnxruntime) {
-        engines.push(Box::new(Onnxruntime::start(&args.model, threads, &given)?));
+        let mut theirs = Onnxruntime::start(&args.model, threads, &given)?;
+        difference = Some(Difference::of(&ours.answer()?, &theirs.answer()?)?);
+        peers.push(Box::new(theirs));
     }
+    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours)];
+    engines.extend(peers);
     let all = compare(&mut engines, args.rounds)?;
     if args.format.json {
-        return print(&format!("{:#}", json!(all)));
+        let all = json!({ "engines": all, "difference": difference });
+        return print(&format!("{all:#}"));
     }
     let micros = |nanos: f64| format!("{:.1}", nanos / 1000.0);
     let rows = all.iter().map(|one| {
@@ -109,5 +117,11 @@ pub fn run(args: &BenchArgs) -> Result {
         "runs",
         "ours / theirs, p50 (rounds)",
     ];
-    print(&table(headings, rows.collect()))
+    let table = table(headings, rows.collect());
+    match difference {
+        None => print(&table),
+        Some(found) => print(&format!(
+            "{table}\n\nLargest difference of the answers: {found}"
+        )),
+    }
 }

@@ -1,17 +1,15 @@
 //! Engines that run a model: ours, and those of others.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Device, Model, Options, Signature, StepTime, Tensor};
+use firebox_engine::{DType, Device, Model, Options, Signature, StepTime, Tensor, Tensors};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::{Context, Failure, Result, causes};
-
-type Inputs = Vec<(String, Tensor)>;
 
 /// Something that runs a model on inputs that it holds.
 pub trait Engine {
@@ -34,7 +32,7 @@ pub struct Footprint {
 /// This engine.
 pub struct Firebox {
     model: Model,
-    inputs: Inputs,
+    inputs: Tensors,
 }
 
 impl Firebox {
@@ -56,12 +54,13 @@ impl Firebox {
     }
 
     /// Holds these inputs, on which the model runs.
-    pub fn feed(&mut self, inputs: &Inputs) -> Result {
+    pub fn feed(&mut self, inputs: &Tensors) -> Result {
         self.inputs.clone_from(inputs);
         self.answer().map(drop)
     }
 
-    fn answer(&self) -> Result<Inputs> {
+    /// What the model gives.
+    pub fn answer(&self) -> Result<Tensors> {
         let answer = self.model.run(self.inputs.clone());
         answer.context(|| "the model fails".into())
     }
@@ -101,7 +100,7 @@ pub fn once(
     path: &Path,
     device: Device,
     threads: usize,
-    inputs: impl FnOnce(&Firebox) -> Result<Inputs>,
+    inputs: impl FnOnce(&Firebox) -> Result<Tensors>,
 ) -> Result<Footprint> {
     let before = memory("VmRSS:");
     let started = Instant::now();
@@ -127,6 +126,7 @@ pub struct Onnxruntime {
     process: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
+    files: tempfile::TempDir,
     version: String,
     /// From the file to the first answer.
     pub footprint: Footprint,
@@ -139,6 +139,19 @@ struct Hello {
 }
 
 #[derive(Deserialize)]
+struct Answered {
+    outputs: Vec<Output>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    name: String,
+    dtype: DType,
+    shape: Vec<usize>,
+    file: PathBuf,
+}
+
+#[derive(Deserialize)]
 struct Ran {
     times_ns: Vec<u64>,
     cpu_ns: u64,
@@ -147,7 +160,7 @@ struct Ran {
 impl Onnxruntime {
     /// Starts `python3`, or the interpreter that `FIREBOX_PYTHON` names, which has the packages
     /// `onnxruntime` and `numpy`.
-    pub fn start(path: &Path, threads: usize, inputs: &Inputs) -> Result<Self> {
+    pub fn start(path: &Path, threads: usize, inputs: &Tensors) -> Result<Self> {
         let python = std::env::var("FIREBOX_PYTHON").unwrap_or_else(|_| "python3".into());
         let process = Command::new(&python)
             .args(["-c", include_str!("onnxruntime.py")])
@@ -161,23 +174,15 @@ impl Onnxruntime {
             return Err(Failure::new("onnxruntime's process has no pipes"));
         };
         let mut answers = BufReader::new(answers);
-        let files = tempfile::tempdir().context(|| "no folder for the inputs".into())?;
-        let mut described = Vec::new();
-        for (number, (name, tensor)) in inputs.iter().enumerate() {
-            let file = files.path().join(number.to_string());
-            std::fs::write(&file, tensor.data())
-                .context(|| "the inputs can't be written".into())?;
-            described.push(json!({
-                "name": name, "dtype": tensor.dtype(), "shape": tensor.shape(), "file": file,
-            }));
-        }
-        let hello: std::result::Result<Hello, Failure> =
-            exchange(&mut ask, &mut answers, &json!(described).to_string());
+        let files = tempfile::tempdir().context(|| "no folder for the tensors".into())?;
+        let described = describe(files.path(), inputs)?;
+        let hello: Result<Hello> = exchange(&mut ask, &mut answers, &described);
         match hello {
             Ok(hello) => Ok(Self {
                 process,
                 ask,
                 answers,
+                files,
                 version: hello.version,
                 footprint: hello.footprint,
             }),
@@ -190,13 +195,48 @@ impl Onnxruntime {
             }
         }
     }
+
+    /// Holds other inputs.
+    pub fn feed(&mut self, inputs: &Tensors) -> Result {
+        let described = describe(self.files.path(), inputs)?;
+        let _: Value = exchange(&mut self.ask, &mut self.answers, &described)?;
+        Ok(())
+    }
+
+    /// What the model gives.
+    pub fn answer(&mut self) -> Result<Tensors> {
+        let line = json!({ "answer": self.files.path() });
+        let answered: Answered = exchange(&mut self.ask, &mut self.answers, &line)?;
+        let each = answered.outputs.into_iter().map(|output| {
+            let bytes =
+                std::fs::read(&output.file).context(|| "no answer of onnxruntime".into())?;
+            let tensor = Tensor::new(output.dtype, output.shape, bytes);
+            Ok((
+                output.name,
+                tensor.context(|| "onnxruntime's answer".into())?,
+            ))
+        });
+        each.collect()
+    }
+}
+
+/// Writes tensors to files, and says where they are.
+fn describe(folder: &Path, inputs: &Tensors) -> Result<Value> {
+    let each = inputs.iter().enumerate().map(|(number, (name, tensor))| {
+        let file = folder.join(number.to_string());
+        std::fs::write(&file, tensor.data()).context(|| "the inputs can't be written".into())?;
+        let (dtype, shape) = (tensor.dtype(), tensor.shape());
+        Ok(json!({ "name": name, "dtype": dtype, "shape": shape, "file": file }))
+    });
+    each.collect::<Result<Vec<_>>>()
+        .map(|all| json!({ "feed": all }))
 }
 
 /// Sends a line and reads one.
 fn exchange<T: for<'a> Deserialize<'a>>(
     ask: &mut ChildStdin,
     answers: &mut BufReader<ChildStdout>,
-    line: &str,
+    line: &Value,
 ) -> Result<T> {
     let broken = |error: &(dyn std::error::Error + 'static)| {
         Failure::new(format!(
@@ -218,7 +258,7 @@ impl Engine for Onnxruntime {
     }
 
     fn run(&mut self, count: u32) -> Result<(Vec<Duration>, Duration)> {
-        let ran: Ran = exchange(&mut self.ask, &mut self.answers, &count.to_string())?;
+        let ran: Ran = exchange(&mut self.ask, &mut self.answers, &json!({ "run": count }))?;
         let times = ran.times_ns.into_iter().map(Duration::from_nanos);
         Ok((times.collect(), Duration::from_nanos(ran.cpu_ns)))
     }
