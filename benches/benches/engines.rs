@@ -45,24 +45,12 @@ const SUBJECTS: [Subject; 6] = [
     Subject {
         source: "silero",
         file: "silero_vad.onnx",
-        inputs: |batch| {
-            vec![
-                format!("input={batch}x576"),
-                format!("state=2x{batch}x128"),
-                "sr=:16000".into(),
-            ]
-        },
+        inputs: speech,
     },
     Subject {
         source: "silero",
         file: "silero_vad_16k_op15.onnx",
-        inputs: |batch| {
-            vec![
-                format!("input={batch}x576"),
-                format!("state=2x{batch}x128"),
-                "sr=:16000".into(),
-            ]
-        },
+        inputs: speech,
     },
     Subject {
         source: "orientation",
@@ -75,6 +63,15 @@ const SUBJECTS: [Subject; 6] = [
         inputs: |batch| vec![format!("x={batch}x3x48x192")],
     },
 ];
+
+/// A window of 16 kHz, with what stands before it.
+fn speech(batch: usize) -> Vec<String> {
+    vec![
+        format!("input={batch}x576"),
+        format!("state=2x{batch}x128"),
+        "sr=:16000".into(),
+    ]
+}
 
 fn main() {
     python();
@@ -179,16 +176,18 @@ fn file(subject: &Subject) -> std::path::PathBuf {
     binary::target().join("models").join(subject.file)
 }
 
+fn given(subject: &Subject, batch: usize) -> Vec<Input> {
+    let texts = (subject.inputs)(batch);
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
 /// Random inputs for each model and batch.
 const SEEDS: u64 = 20;
 
 fn difference(subject: &Subject, batch: usize) -> Difference {
     let path = file(subject);
     let mut ours = Firebox::open(&path, Device::Cpu, 2).unwrap();
-    let given: Vec<Input> = (subject.inputs)(batch)
-        .iter()
-        .map(|text| text.parse().unwrap())
-        .collect();
+    let given = given(subject, batch);
     let mut theirs = None;
     let mut largest = Difference::default();
     for seed in 0..SEEDS {
@@ -206,10 +205,7 @@ fn difference(subject: &Subject, batch: usize) -> Difference {
 fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
     let path = file(subject);
     let mut ours = Firebox::open(&path, Device::Cpu, threads).unwrap();
-    let given: Vec<Input> = (subject.inputs)(batch)
-        .iter()
-        .map(|text| text.parse().unwrap())
-        .collect();
+    let given = given(subject, batch);
     let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
     ours.feed(&inputs).unwrap();
     let theirs = Onnxruntime::start(&path, threads, &inputs).unwrap();
@@ -220,11 +216,10 @@ fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
 /// Each in a process of its own that has done nothing before.
 fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
     let path = file(subject);
-    let given = (subject.inputs)(batch);
     let mut command = Command::new(binary::firebox());
     command.arg("bench").arg(&path).arg("--once");
     command.arg("--batch").arg(batch.to_string());
-    for input in &given {
+    for input in (subject.inputs)(batch) {
         command.arg("--input").arg(input);
     }
     let said = command.output().unwrap();
@@ -234,7 +229,7 @@ fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
         String::from_utf8_lossy(&said.stderr)
     );
     let ours = serde_json::from_slice(&said.stdout).unwrap();
-    let given: Vec<Input> = given.iter().map(|text| text.parse().unwrap()).collect();
+    let given = given(subject, batch);
     let model = Firebox::open(&path, Device::Cpu, 1).unwrap();
     let inputs = bench::inputs(model.signature(), batch, &given, 0).unwrap();
     drop(model);

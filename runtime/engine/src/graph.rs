@@ -5,11 +5,18 @@
 //! Attributes are parsed and checked when a node is made; what older operator sets gave as
 //! attributes and newer ones give as inputs (`axes`, `pads`, `k`…) is always an input here.
 
+mod contrib;
+mod einsum;
+mod elementwise;
 mod image;
 mod language;
 mod ml;
+mod quantized;
+mod recurrent;
+mod sequence;
 mod signal;
 mod text;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,11 +27,18 @@ use crate::signature::TensorSpec;
 use crate::tensor::DType;
 use crate::value::Value;
 
+pub(crate) use contrib::*;
+pub(crate) use einsum::*;
+pub(crate) use elementwise::*;
 pub(crate) use image::*;
 pub(crate) use language::*;
 pub(crate) use ml::*;
+pub(crate) use quantized::*;
+pub(crate) use recurrent::*;
+pub(crate) use sequence::*;
 pub(crate) use signal::*;
 pub(crate) use text::*;
+pub(crate) use window::*;
 
 /// The number of a value in a [`Program`].
 pub(crate) type ValueId = usize;
@@ -563,135 +577,6 @@ impl Op {
     }
 }
 
-/// Operators on sequences of tensors, and on values that may be missing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Sequence {
-    Empty,
-    Construct,
-    /// Inputs: sequence, position.
-    At,
-    /// Inputs: sequence, tensor, position?.
-    Insert,
-    /// Inputs: sequence, position?.
-    Erase,
-    Length,
-    /// `stack`: along a new axis.
-    Concat {
-        axis: i64,
-        stack: bool,
-    },
-    /// Inputs: tensor, sizes?.
-    Split {
-        axis: i64,
-        keep_dims: bool,
-    },
-    Optional,
-    OptionalHasElement,
-    OptionalGetElement,
-}
-
-/// How a `Scan` takes its inputs apart and puts its outputs together.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Scan {
-    /// An axis for each scanned input, and whether it is walked backward.
-    pub inputs: Vec<(i64, bool)>,
-    /// The same for each stacked output.
-    pub outputs: Vec<(i64, bool)>,
-    /// The form of opset 8: the first axis of everything is a batch, whose members are
-    /// scanned one by one, and the first input is the lengths.
-    pub batched: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Unary {
-    Abs,
-    Acos,
-    Acosh,
-    Asin,
-    Asinh,
-    Atan,
-    Atanh,
-    BitNot,
-    Ceil,
-    Celu { alpha: f32 },
-    Cos,
-    Cosh,
-    Elu { alpha: f32 },
-    Erf,
-    Exp,
-    Floor,
-    Gelu { tanh: bool },
-    HardSigmoid { alpha: f32, beta: f32 },
-    HardSwish,
-    IsInf { negative: bool, positive: bool },
-    IsNan,
-    LeakyRelu { alpha: f32 },
-    Log,
-    Mish,
-    Neg,
-    Not,
-    Reciprocal,
-    Relu,
-    Round,
-    Selu { alpha: f32, gamma: f32 },
-    Sigmoid,
-    Sign,
-    Silu,
-    Sin,
-    Sinh,
-    Shrink { bias: f32, lambda: f32 },
-    Softplus,
-    Softsign,
-    Sqrt,
-    Swish { alpha: f32 },
-    Tan,
-    Tanh,
-    ThresholdedRelu { alpha: f32 },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    /// `c_like`: the result has the sign of the left side.
-    Mod {
-        c_like: bool,
-    },
-    Pow,
-    PRelu,
-    BitAnd,
-    BitOr,
-    BitXor,
-    ShiftLeft,
-    ShiftRight,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Variadic {
-    Max,
-    Min,
-    Sum,
-    Mean,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Compare {
-    Equal,
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Logic {
-    And,
-    Or,
-    Xor,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reduce {
     L1,
@@ -704,216 +589,6 @@ pub(crate) enum Reduce {
     Prod,
     Sum,
     SumSquare,
-}
-
-/// How much is added around a tensor before a window slides over it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Padding {
-    /// Begin of each axis, then end of each axis; empty for none.
-    Explicit(Vec<usize>),
-    /// Such that the output has `ceil(size / stride)` elements; the odd one at the end
-    /// (`upper`) or at the begin.
-    Same { upper: bool },
-}
-
-/// A convolution; empty lists stand for ones.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Conv {
-    pub strides: Vec<usize>,
-    pub dilations: Vec<usize>,
-    pub padding: Padding,
-    pub groups: usize,
-    /// Checked against the weights where it is given.
-    pub kernel: Vec<usize>,
-    /// What the result goes through.
-    pub activation: Activation,
-}
-
-/// Operators that make quantised tensors, or compute with them.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Quantized {
-    /// Inputs: x, scale, zero point?.
-    Quantize {
-        scales: Scales,
-        /// Left out: as the zero point, or u8.
-        to: Option<DType>,
-        /// In which x is divided; left out: as the scale.
-        precision: Option<DType>,
-        rounding: Rounding,
-    },
-    /// Inputs: x, scale, zero point?.
-    Dequantize {
-        scales: Scales,
-        /// Left out: as the scale.
-        to: Option<DType>,
-    },
-    /// Outputs: y, scale, zero point.
-    DynamicQuantize,
-    /// Inputs: a, b, zero points of both?.
-    MatMulInteger,
-    /// Inputs: x, weights, zero points of both?.
-    ConvInteger(Conv),
-    /// Inputs: a, its scale and zero point, the same for b and for the result.
-    QLinearMatMul,
-    /// The same, then bias?.
-    QLinearConv(Conv),
-}
-
-/// Along what elements share a scale, where there is more than one scale.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Scales {
-    pub axis: i64,
-    /// How many neighbours along the axis share one, where scales differ along others too.
-    pub block: usize,
-}
-
-/// Operators of the domain `com.microsoft`, which exporters and onnxruntime's optimiser write.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Contrib {
-    /// `alpha · A · B`.
-    FusedMatMul {
-        alpha: f32,
-        a: Turned,
-        b: Turned,
-    },
-    FusedGemm {
-        alpha: f32,
-        beta: f32,
-        transpose_a: bool,
-        transpose_b: bool,
-        activation: Activation,
-    },
-    /// Inputs: x, weights, bias?, what is added before the activation?.
-    FusedConv {
-        conv: Conv,
-        activation: Activation,
-    },
-    /// Inputs: x, bias?.
-    BiasGelu {
-        tanh: bool,
-    },
-    /// `x · sigmoid(alpha · x)`.
-    QuickGelu {
-        alpha: f32,
-    },
-    /// Of a sum. Inputs: x, skip, scale, shift? (not where `simplified`), bias?. Outputs: y,
-    /// two that are not made, the sum.
-    SkipLayerNorm {
-        epsilon: f32,
-        simplified: bool,
-    },
-    /// Inputs: words, segments?, word, position and segment? tables, scale, shift, mask?,
-    /// positions?. Outputs: y, lengths by the mask, the sum.
-    EmbedLayerNorm {
-        epsilon: f32,
-    },
-    /// Of images `[n, h, w, c]` or `[n, c, h, w]`. Inputs: x, scale, shift.
-    GroupNorm {
-        groups: usize,
-        epsilon: f32,
-        channels_last: bool,
-        silu: bool,
-    },
-    /// Inputs: a, b, b's scale, its zero point?, bias?.
-    DynamicQuantizeMatMul,
-    /// Inputs: a, b, both scales, both zero points?, bias?.
-    MatMulIntegerToFloat,
-    /// Weights as integers, `[directions, inputs, 4 · hidden]`. Inputs: those of an LSTM, then
-    /// scale and zero point of its weights and of its recurrence.
-    DynamicQuantizeLstm(Recurrent),
-    QLinear(QLinear),
-    /// Inputs: x, weights, bias?, mask?, past?, bias of the scores?. Outputs: y, present.
-    Attention(Heads),
-    /// Inputs: x, weights, bias, both scales, mask?, both zero points?, past?.
-    QAttention(Heads),
-    /// Inputs: query, key, value, bias?, mask of keys?, bias of the scores?, past key?, past
-    /// value?. Outputs: y, present key, present value.
-    MultiHeadAttention(Heads),
-    /// Inputs: x, positions, cosines, sines.
-    RotaryEmbedding {
-        interleaved: bool,
-        /// 0 where the input has an axis of heads.
-        heads: usize,
-        /// How much of a head is turned; 0 for all.
-        dim: usize,
-    },
-    Inverse,
-}
-
-/// How a matrix is turned before it is multiplied.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Turned {
-    pub transpose: bool,
-    /// Its rows stand on the first axis, before those of the batch.
-    pub rows_first: bool,
-}
-
-/// Operators on quantised tensors that are computed as floats.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum QLinear {
-    Binary(Binary),
-    Unary(Unary),
-    /// Inputs: scale and zero point of the result, then each tensor with both of its own.
-    Concat {
-        axis: i64,
-    },
-    AveragePool {
-        window: Window,
-        count_padding: bool,
-        channels_last: bool,
-    },
-    GlobalAveragePool {
-        channels_last: bool,
-    },
-}
-
-/// Attention with several heads.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Heads {
-    pub count: usize,
-    /// No position sees a later one.
-    pub causal: bool,
-    /// Left out: one over the root of a head's size.
-    pub scale: Option<f32>,
-    /// What is added to a score that is masked.
-    pub masked: f32,
-    /// Sizes of all query, key and value heads; empty for equal ones.
-    pub sizes: Vec<usize>,
-}
-
-/// A pooling window.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Window {
-    pub kernel: Vec<usize>,
-    pub strides: Vec<usize>,
-    pub dilations: Vec<usize>,
-    pub padding: Padding,
-    pub ceil: bool,
-}
-
-/// Sums of products over axes named by letters.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Einsum {
-    pub inputs: Vec<Letters>,
-    pub output: Letters,
-}
-
-/// The names of a tensor's axes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Letters {
-    pub before: Vec<char>,
-    /// The axes after `before` that have no names, and the names after these.
-    pub ellipsis: Option<Vec<char>>,
-}
-
-impl Letters {
-    /// All names.
-    pub fn names(&self) -> impl Iterator<Item = char> {
-        self.before
-            .iter()
-            .chain(self.ellipsis.iter().flatten())
-            .copied()
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -931,31 +606,4 @@ pub(crate) enum Update {
     Mul,
     Max,
     Min,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Cell {
-    Lstm { input_forget: bool },
-    Gru { linear_before_reset: bool },
-    Rnn,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Direction {
-    Forward,
-    Reverse,
-    Both,
-}
-
-/// A recurrent layer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Recurrent {
-    pub cell: Cell,
-    pub direction: Direction,
-    pub hidden: usize,
-    /// Those of one direction, then those of the other.
-    pub activations: Vec<Unary>,
-    pub clip: Option<f32>,
-    /// Batch first, time second.
-    pub batch_major: bool,
 }

@@ -103,7 +103,7 @@ fn array<const N: usize, T: Copy>(values: &[T]) -> Result<[T; N]> {
 /// Input `[n, c, …]`, weights `[m, c / groups, …]`, bias `[m]`.
 pub(super) fn conv(conv: &Conv, x: Value, weights: Value, bias: Option<Value>) -> Result<Value> {
     let sizes = Sizes::new(conv, &x, &weights.shape(), weights.dtype(), bias.as_ref())?;
-    if sizes.nothing {
+    if sizes.are_empty() {
         return Value::full(x.dtype(), &sizes.output, 0.0, &x.device());
     }
     let dtype = x.dtype();
@@ -157,42 +157,37 @@ pub(super) fn filter(
     bias: Option<Value>,
 ) -> Result<Value> {
     let sizes = Sizes::new(conv, &x, shape, DType::F32, bias.as_ref())?;
-    if sizes.nothing {
+    if sizes.are_empty() {
         return Value::full(DType::F32, &sizes.output, 0.0, &x.device());
     }
     let x = F32::new(x).map_err(|x| x.unexpected("f32"))?;
     sizes.run(conv, x, filters, bias)
 }
 
+/// The error of weights that an input is not made for.
+pub(super) fn misfit(conv: &Conv, input: &[usize], weights: &[usize]) -> OpError {
+    let groups = conv.groups;
+    OpError::Shape(format!(
+        "weights {weights:?} don't fit input {input:?}, {groups} groups"
+    ))
+}
+
 /// All sizes of a convolution, which fit each other.
-struct Sizes {
+pub(super) struct Sizes {
     input: Vec<usize>,
-    kernel: Vec<usize>,
-    strides: Vec<usize>,
-    dilations: Vec<usize>,
-    pads: Vec<(usize, usize)>,
-    output: Vec<usize>,
-    /// Nothing is made, or of nothing but padding.
-    nothing: bool,
+    padded: Vec<usize>,
+    pub kernel: Vec<usize>,
+    pub strides: Vec<usize>,
+    pub dilations: Vec<usize>,
+    pub pads: Vec<(usize, usize)>,
+    pub output: Vec<usize>,
 }
 
 impl Sizes {
-    fn new(
-        conv: &Conv,
-        x: &Value,
-        weights: &[usize],
-        dtype: DType,
-        bias: Option<&Value>,
-    ) -> Result<Self> {
-        let input = x.shape();
-        let misfit = || {
-            let groups = conv.groups;
-            OpError::Shape(format!(
-                "weights {weights:?} don't fit input {input:?}, {groups} groups"
-            ))
-        };
-        let ([batch, channels, sizes @ ..], [made, per_group, kernel @ ..]) =
-            (input.as_slice(), weights)
+    /// Fits a kernel of weights `[m, c / groups, …]` to an input `[n, c, …]`.
+    pub fn fit(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<Self> {
+        let misfit = || misfit(conv, input, weights);
+        let ([batch, channels, sizes @ ..], [made, per_group, kernel @ ..]) = (input, weights)
         else {
             return Err(misfit());
         };
@@ -201,16 +196,8 @@ impl Sizes {
             && per_group.checked_mul(conv.groups) == Some(*channels)
             && made % conv.groups == 0
             && (conv.kernel.is_empty() || conv.kernel == kernel);
-        if !fits || x.dtype() != dtype {
+        if !fits {
             return Err(misfit());
-        }
-        if let Some(bias) = bias
-            && (bias.shape() != [*made] || bias.dtype() != dtype)
-        {
-            return Err(OpError::Shape(format!(
-                "bias {:?} for {made} channels",
-                bias.shape()
-            )));
         }
         let axes = sizes.len();
         let strides = per_axis(&conv.strides, axes, "strides")?;
@@ -221,19 +208,48 @@ impl Sizes {
             .zip(&pads)
             .map(|(&s, &(a, b))| s.saturating_add(a).saturating_add(b));
         let padded: Vec<_> = [*batch, *channels].into_iter().chain(padded).collect();
-        check_size(dtype, &padded)?;
         let mut output = vec![*batch, *made];
         output.extend(output_sizes(sizes, kernel, &strides, &dilations, &pads)?);
-        check_size(dtype, &output)?;
         Ok(Self {
-            nothing: output.contains(&0) || padded.contains(&0),
             kernel: kernel.to_vec(),
-            input,
+            input: input.to_vec(),
+            padded,
             strides,
             dilations,
             pads,
             output,
         })
+    }
+
+    /// The same for tensors of one type, which must not become too large.
+    fn new(
+        conv: &Conv,
+        x: &Value,
+        weights: &[usize],
+        dtype: DType,
+        bias: Option<&Value>,
+    ) -> Result<Self> {
+        let sizes = Self::fit(conv, &x.shape(), weights)?;
+        if x.dtype() != dtype {
+            return Err(misfit(conv, &sizes.input, weights));
+        }
+        let made = sizes.output.get(1).copied().unwrap_or(0);
+        if let Some(bias) = bias
+            && (bias.shape() != [made] || bias.dtype() != dtype)
+        {
+            return Err(OpError::Shape(format!(
+                "bias {:?} for {made} channels",
+                bias.shape()
+            )));
+        }
+        check_size(dtype, &sizes.padded)?;
+        check_size(dtype, &sizes.output)?;
+        Ok(sizes)
+    }
+
+    /// Nothing is made, or of nothing but padding.
+    fn are_empty(&self) -> bool {
+        self.output.contains(&0) || self.padded.contains(&0)
     }
 
     /// On the CPU.

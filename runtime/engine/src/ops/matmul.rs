@@ -28,33 +28,21 @@ pub(super) fn matmul(left: Value, right: Value) -> Result<Value> {
         return done.cast(dtype);
     }
     let (a, b) = (left.shape(), right.shape());
-    let misfit = || OpError::Shape(format!("shapes {a:?} and {b:?} don't multiply"));
+    let Factors {
+        sizes: [m, k, n],
+        batch,
+        batches: [_, batch_b],
+        shape,
+    } = Factors::new(&a, &b)?;
     let (row, column) = (a.len() == 1, b.len() == 1);
-    let (&k, rows) = a.split_last().ok_or_else(misfit)?;
-    let (m, batch_a) = rows
-        .split_last()
-        .map_or((1, rows), |(&m, batch)| (m, batch));
-    let (k_b, n, batch_b): (usize, usize, &[usize]) = match b.as_slice() {
-        [] => return Err(misfit()),
-        [k] => (*k, 1, &[]),
-        [batch @ .., k, n] => (*k, *n, batch),
-    };
-    if k != k_b {
-        return Err(misfit());
-    }
-    let batch = broadcast(batch_a, batch_b)?;
     let full: Vec<_> = batch.iter().copied().chain([m, n]).collect();
-    let mut shape = batch.clone();
-    shape.extend((!row).then_some(m));
-    shape.extend((!column).then_some(n));
     check_size(left.dtype(), &full)?;
     if count(&full) == 0 || k == 0 {
         return Value::full(left.dtype(), &shape, 0.0, &left.device());
     }
     let (left, right) = match F32::both(left, right) {
         Ok((left, right)) => {
-            let sizes = [m, k, n];
-            let done = multiply(left, right, (row, column), &batch, sizes)?;
+            let done = multiply(left, right, (row, column), &batch, [m, k, n])?;
             return Ok(done.reshape(&shape));
         }
         Err(both) => both,
@@ -71,6 +59,44 @@ pub(super) fn matmul(left: Value, right: Value) -> Result<Value> {
     let left = with_rank(left, rank).float()?;
     let right = with_rank(right, rank).float()?;
     Ok(Value::Float(B::float_matmul(left, right)).reshape(&shape))
+}
+
+/// Two shapes that multiply as NumPy's matmul has it.
+pub(super) struct Factors<'a> {
+    /// Rows of the left side, its columns, columns of the right side.
+    pub sizes: [usize; 3],
+    /// What both batches are repeated to.
+    pub batch: Vec<usize>,
+    /// The batch of each side.
+    pub batches: [&'a [usize]; 2],
+    /// Of the result.
+    pub shape: Vec<usize>,
+}
+
+impl<'a> Factors<'a> {
+    pub fn new(a: &'a [usize], b: &'a [usize]) -> Result<Self> {
+        let misfit = || OpError::Shape(format!("shapes {a:?} and {b:?} don't multiply"));
+        let (&k, rows) = a.split_last().ok_or_else(misfit)?;
+        let (&m, batch_a) = rows.split_last().unwrap_or((&1, rows));
+        let (k_b, n, batch_b): (usize, usize, &[usize]) = match b {
+            [] => return Err(misfit()),
+            [k] => (*k, 1, &[]),
+            [batch @ .., k, n] => (*k, *n, batch),
+        };
+        if k != k_b {
+            return Err(misfit());
+        }
+        let batch = broadcast(batch_a, batch_b)?;
+        let mut shape = batch.clone();
+        shape.extend((a.len() > 1).then_some(m));
+        shape.extend((b.len() > 1).then_some(n));
+        Ok(Self {
+            sizes: [m, k, n],
+            batch,
+            batches: [batch_a, batch_b],
+            shape,
+        })
+    }
 }
 
 /// The same on the CPU, where transposed sides are read as they lie. `vectors` says whether

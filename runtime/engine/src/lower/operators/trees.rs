@@ -50,9 +50,7 @@ pub(super) fn by_ids(
         features.len(),
         thresholds.len(),
     ];
-    if lengths != [count; 6] {
-        return Err(format!("its lists of nodes differ in length: {lengths:?} and {count}").into());
-    }
+    equal(lengths, count)?;
     let places: HashMap<(i64, i64), usize> = trees
         .iter()
         .copied()
@@ -184,9 +182,7 @@ pub(super) fn by_position(a: &mut Attributes, node: &str) -> Result<Forest, Pars
         features.len(),
         thresholds.len(),
     ];
-    if lengths != [count; 6] {
-        return Err(format!("its lists of nodes differ in length: {lengths:?} and {count}").into());
-    }
+    equal(lengths, count)?;
     let weights = numbers(a, node, "leaf_weights")?;
     let leaf_targets = a.ints("leaf_targetids")?.unwrap_or_default();
     if weights.len() != leaf_targets.len() {
@@ -343,4 +339,12 @@ fn lay_out(forest: &mut Forest, raw: &[Raw], roots: &[usize]) -> Result<(), Pars
     }
     number(forest.features)?;
     Ok(())
+}
+
+/// Refuses lists of nodes that differ in length.
+fn equal(lengths: [usize; 6], count: usize) -> Result<(), ParseError> {
+    if lengths == [count; 6] {
+        return Ok(());
+    }
+    Err(format!("its lists of nodes differ in length: {lengths:?} and {count}").into())
 }

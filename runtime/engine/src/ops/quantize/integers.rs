@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use crate::error::OpError;
 use crate::graph::{Binary, Conv};
 use crate::kernels::integer::{Bytes8, Matrices, Size, Zeros, products};
-use crate::ops::conv::{output_sizes, pads, per_axis};
+use crate::ops::conv::{Sizes, misfit};
 use crate::ops::elementwise::binary;
-use crate::ops::{Result, broadcast, count, matmul};
+use crate::ops::{Result, count, matmul};
 use crate::tensor::DType;
 use crate::value::{B, Value, check_size};
 
@@ -55,21 +55,12 @@ struct Product {
 
 impl Product {
     fn of(a: &[usize], b: &[usize]) -> Result<Self> {
-        let misfit = || OpError::Shape(format!("shapes {a:?} and {b:?} don't multiply"));
-        let (&k, rows) = a.split_last().ok_or_else(misfit)?;
-        let (&m, batch_a) = rows.split_last().unwrap_or((&1, rows));
-        let (k_b, n, batch_b): (usize, usize, &[usize]) = match b {
-            [] => return Err(misfit()),
-            [k] => (*k, 1, &[]),
-            [batch @ .., k, n] => (*k, *n, batch),
-        };
-        if k != k_b {
-            return Err(misfit());
-        }
-        let batch = broadcast(batch_a, batch_b)?;
-        let mut shape = batch.clone();
-        shape.extend((a.len() > 1).then_some(m));
-        shape.extend((b.len() > 1).then_some(n));
+        let matmul::Factors {
+            sizes: [m, k, n],
+            batch,
+            batches: [batch_a, batch_b],
+            shape,
+        } = matmul::Factors::new(a, b)?;
         check_size(DType::I32, &shape)?;
         // A matrix on the right is shared by all rows: one product instead of many.
         let (size, pairs) = if batch_b.is_empty() {
@@ -229,51 +220,32 @@ struct Place {
 
 impl Place {
     fn of(conv: &Conv, x: &[usize], w: &[usize]) -> Result<Self> {
-        let misfit = || {
-            let groups = conv.groups;
-            OpError::Shape(format!(
-                "weights {w:?} don't fit input {x:?}, {groups} groups"
-            ))
+        let laid = Sizes::fit(conv, x, w)?;
+        let ([batch, _, sizes @ ..], [_, made, output @ ..], Some(per_group), 1..=3) =
+            (x, laid.output.as_slice(), w.get(1), laid.kernel.len())
+        else {
+            return Err(misfit(conv, x, w));
         };
-        let ([batch, channels, sizes @ ..], [made, per_group, kernel @ ..]) = (x, w) else {
-            return Err(misfit());
-        };
-        let axes = sizes.len();
-        let fits = axes == kernel.len()
-            && (1..=3).contains(&axes)
-            && !kernel.contains(&0)
-            && per_group.checked_mul(conv.groups) == Some(*channels)
-            && made % conv.groups == 0
-            && (conv.kernel.is_empty() || conv.kernel == kernel);
-        if !fits {
-            return Err(misfit());
-        }
-        let strides = per_axis(&conv.strides, axes, "strides")?;
-        let dilations = per_axis(&conv.dilations, axes, "dilations")?;
-        let pads = pads(&conv.padding, sizes, kernel, &strides, &dilations)?;
-        let output = output_sizes(sizes, kernel, &strides, &dilations, &pads)?;
-        let mut shape = vec![*batch, *made];
-        shape.extend(&output);
-        check_size(DType::I32, &shape)?;
+        check_size(DType::I32, &laid.output)?;
         let three = |values: &[usize], fill: usize| {
             let mut wide = [fill; 3];
             let last = wide.iter_mut().rev().zip(values.iter().rev());
             last.for_each(|(to, from)| *to = *from);
             wide
         };
-        let before: Vec<_> = pads.iter().map(|&(begin, _)| begin).collect();
+        let before: Vec<_> = laid.pads.iter().map(|&(begin, _)| begin).collect();
         Ok(Self {
             batch: *batch,
             made: *made,
             channels: *per_group,
             groups: conv.groups,
             input: three(sizes, 1),
-            kernel: three(kernel, 1),
-            output: three(&output, 1),
-            strides: three(&strides, 1),
-            dilations: three(&dilations, 1),
+            kernel: three(&laid.kernel, 1),
+            output: three(output, 1),
+            strides: three(&laid.strides, 1),
+            dilations: three(&laid.dilations, 1),
             pads: three(&before, 0),
-            sizes: output,
+            sizes: output.to_vec(),
         })
     }
 
