@@ -5,7 +5,7 @@
 //! What the network can't be asked (too few bytes) or says with too little
 //! confidence is answered by rules; both follow magika 1.0.
 
-mod window;
+pub mod window;
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
 //! The engine against onnxruntime on real models, in turns within one run: batches of 1 and 16,
-//! one thread and two; and whether both give the same answers. Prints the tables of
-//! `docs/performance.md`.
+//! one thread and two; whether both give the same answers; and how long the first answer takes
+//! and how much memory. Prints the tables of `docs/performance.md`.
 //!
 //! Fails where the geometric mean of the ratios is above 1.3 at batch 1 or 1.2 at batch 16, or
-//! one is above 2, or where answers differ by more than 1e-3 of the largest number of an output.
+//! one is above 2, where answers differ by more than 1e-3 of the largest number of an output, or
+//! where the engine takes more than 1.3 times as much memory.
 
 #![allow(
     clippy::expect_used,
@@ -12,62 +13,81 @@
     reason = "a benchmark ends by panicking"
 )]
 
+mod real;
+
 use std::process::Command;
 
 use firebox::bench::{self, Compared, Difference, Engine, Firebox, Footprint, Input, Onnxruntime};
-use firebox_engine::Device;
+use firebox_engine::{Device, Tensors};
 use firebox_tests::{binary, guests};
 
-/// A model of `scripts/models.py`, and inputs where the defaults don't fit.
+/// A model of `scripts/models.py`.
 struct Subject {
     source: &'static str,
     file: &'static str,
-    inputs: fn(batch: usize) -> Vec<String>,
+    /// Lengths of the axis that is open besides the batch; the first one is timed.
+    lengths: &'static [usize],
+    /// Random inputs, where the defaults don't fit.
+    inputs: fn(batch: usize, length: usize) -> Vec<String>,
+    /// What the model is made for.
+    real: fn(first: usize, batch: usize) -> Tensors,
 }
 
 const SUBJECTS: [Subject; 6] = [
     Subject {
         source: "magika",
         file: "magika.onnx",
-        inputs: |batch| vec![format!("bytes={batch}x2048:0..257")],
+        lengths: &[2048],
+        inputs: |batch, length| vec![format!("bytes={batch}x{length}:0..257")],
+        real: real::files,
     },
     Subject {
         source: "minilm",
         file: "minilm.onnx",
-        inputs: |batch| {
+        lengths: &[32, 7, 128],
+        inputs: |batch, length| {
             vec![
-                format!("input_ids={batch}x32:1..30000"),
-                format!("attention_mask={batch}x32"),
-                format!("token_type_ids={batch}x32:0"),
+                format!("input_ids={batch}x{length}:1..30000"),
+                format!("attention_mask={batch}x{length}"),
+                format!("token_type_ids={batch}x{length}:0"),
             ]
         },
+        real: real::sentences,
     },
     Subject {
         source: "silero",
         file: "silero_vad.onnx",
+        lengths: &[576],
         inputs: speech,
+        real: real::speech,
     },
     Subject {
         source: "silero",
         file: "silero_vad_16k_op15.onnx",
+        lengths: &[576],
         inputs: speech,
+        real: real::speech,
     },
     Subject {
         source: "orientation",
         file: "orientation.onnx",
-        inputs: |batch| vec![format!("x={batch}x3x224x224")],
+        lengths: &[224],
+        inputs: |batch, length| vec![format!("x={batch}x3x224x{length}")],
+        real: real::pages,
     },
     Subject {
         source: "text-direction",
         file: "text_direction.onnx",
-        inputs: |batch| vec![format!("x={batch}x3x48x192")],
+        lengths: &[192, 96, 320],
+        inputs: |batch, length| vec![format!("x={batch}x3x48x{length}")],
+        real: real::lines,
     },
 ];
 
 /// A window of 16 kHz, with what stands before it.
-fn speech(batch: usize) -> Vec<String> {
+fn speech(batch: usize, length: usize) -> Vec<String> {
     vec![
-        format!("input={batch}x576"),
+        format!("input={batch}x{length}"),
         format!("state=2x{batch}x128"),
         "sr=:16000".into(),
     ]
@@ -76,14 +96,15 @@ fn speech(batch: usize) -> Vec<String> {
 fn main() {
     python();
     let mut failed = Vec::new();
-    println!("| model | batch | runs | largest difference |");
-    println!("|---|---:|---:|---|");
+    println!("| model | batch | random inputs | real inputs | largest difference |");
+    println!("|---|---:|---:|---:|---|");
     for subject in &SUBJECTS {
         for batch in [1, 3, 16] {
-            let found = difference(subject, batch);
-            println!("| {} | {batch} | {SEEDS} | {found} |", subject.file);
+            let (random, found) = difference(subject, batch);
+            let file = subject.file;
+            println!("| {file} | {batch} | {random} | {} | {found} |", real::EACH);
             if found.relative > 1e-3 {
-                failed.push(format!("{} at batch {batch}: {found}", subject.file));
+                failed.push(format!("{file} at batch {batch}: {found}"));
             }
         }
     }
@@ -137,6 +158,13 @@ fn main() {
                 ours.peak_kib >> 10,
                 theirs.peak_kib >> 10,
             );
+            let ratio = ours.peak_kib as f64 / theirs.peak_kib as f64;
+            if ratio > 1.3 {
+                failed.push(format!(
+                    "memory of {} at batch {batch}: {ratio:.2}",
+                    subject.file
+                ));
+            }
         }
     }
     assert!(
@@ -176,36 +204,43 @@ fn file(subject: &Subject) -> std::path::PathBuf {
     binary::target().join("models").join(subject.file)
 }
 
-fn given(subject: &Subject, batch: usize) -> Vec<Input> {
-    let texts = (subject.inputs)(batch);
+fn given(subject: &Subject, batch: usize, length: usize) -> Vec<Input> {
+    let texts = (subject.inputs)(batch, length);
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// Random inputs for each model and batch.
+/// Random inputs for each model and batch; other lengths than the first one have fewer.
 const SEEDS: u64 = 20;
 
-fn difference(subject: &Subject, batch: usize) -> Difference {
+/// How many random inputs were compared, and the largest difference of all.
+fn difference(subject: &Subject, batch: usize) -> (usize, Difference) {
     let path = file(subject);
     let mut ours = Firebox::open(&path, Device::Cpu, 2).unwrap();
-    let given = given(subject, batch);
-    let mut theirs = None;
+    let mut all = Vec::new();
+    for (at, &length) in subject.lengths.iter().enumerate() {
+        let given = given(subject, batch, length);
+        let seeds = if at == 0 { SEEDS } else { SEEDS / 4 };
+        let random = |seed| bench::inputs(ours.signature(), batch, &given, seed).unwrap();
+        all.extend((0..seeds).map(random));
+    }
+    let random = all.len();
+    all.extend((0..real::EACH).map(|first| (subject.real)(first, batch)));
+    let mut theirs = Onnxruntime::start(&path, 2, &all[0]).unwrap();
     let mut largest = Difference::default();
-    for seed in 0..SEEDS {
-        let inputs = bench::inputs(ours.signature(), batch, &given, seed).unwrap();
-        ours.feed(&inputs).unwrap();
-        let theirs = theirs.get_or_insert_with(|| Onnxruntime::start(&path, 2, &inputs).unwrap());
-        theirs.feed(&inputs).unwrap();
+    for inputs in &all {
+        ours.feed(inputs).unwrap();
+        theirs.feed(inputs).unwrap();
         let found = Difference::of(&ours.answer().unwrap(), &theirs.answer().unwrap()).unwrap();
         largest.absolute = largest.absolute.max(found.absolute);
         largest.relative = largest.relative.max(found.relative);
     }
-    largest
+    (random, largest)
 }
 
 fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
     let path = file(subject);
     let mut ours = Firebox::open(&path, Device::Cpu, threads).unwrap();
-    let given = given(subject, batch);
+    let given = given(subject, batch, subject.lengths[0]);
     let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
     ours.feed(&inputs).unwrap();
     let theirs = Onnxruntime::start(&path, threads, &inputs).unwrap();
@@ -219,7 +254,7 @@ fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
     let mut command = Command::new(binary::firebox());
     command.arg("bench").arg(&path).arg("--once");
     command.arg("--batch").arg(batch.to_string());
-    for input in (subject.inputs)(batch) {
+    for input in (subject.inputs)(batch, subject.lengths[0]) {
         command.arg("--input").arg(input);
     }
     let said = command.output().unwrap();
@@ -229,7 +264,7 @@ fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
         String::from_utf8_lossy(&said.stderr)
     );
     let ours = serde_json::from_slice(&said.stdout).unwrap();
-    let given = given(subject, batch);
+    let given = given(subject, batch, subject.lengths[0]);
     let model = Firebox::open(&path, Device::Cpu, 1).unwrap();
     let inputs = bench::inputs(model.signature(), batch, &given, 0).unwrap();
     drop(model);
