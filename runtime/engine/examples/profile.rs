@@ -1,14 +1,14 @@
 //! Times a model on inputs of zeros or ones, and says where the time goes.
 //!
 //! ```sh
-//! cargo run --release -p firebox-engine --example profile -- MODEL.onnx [batch] [threads] [other open sizes]
+//! cargo run --release -p firebox-engine --example profile -- MODEL.onnx [batch] [threads] [other open sizes] [precision]
 //! ```
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use firebox_engine::{DType, Dim, Model, Options, Tensor};
+use firebox_engine::{DType, Dim, Model, Options, Precision, Tensor};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -17,12 +17,14 @@ fn main() -> Result<(), Failure> {
     let path: PathBuf = arguments.next().ok_or("which model?")?.into();
     let batch: usize = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let threads: usize = arguments.next().map_or(Ok(1), |text| text.parse())?;
+    let open: usize = arguments.next().map_or(Ok(32), |text| text.parse())?;
+    let precision = arguments.next().map_or(Ok(Precision::F32), |t| t.parse())?;
     let options = Options {
         threads: Some(threads),
+        precision,
         ..Options::default()
     };
     let model = Model::open(&path, &options)?;
-    let open: usize = arguments.next().map_or(Ok(32), |text| text.parse())?;
     let inputs = inputs(&model, batch, open)?;
     model.run(inputs.clone())?;
 

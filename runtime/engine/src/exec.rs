@@ -57,7 +57,7 @@ pub(crate) fn operator_name(op: &Op) -> String {
         Op::Compare(kind) => format!("{kind:?}"),
         Op::Logic(kind) => format!("{kind:?}"),
         Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
-        Op::Packed { .. } => "Linear".into(),
+        Op::Packed { .. } | Op::PackedInt8 { .. } => "Linear".into(),
         Op::Filter { .. } => "Conv".into(),
         Op::Recurrent(layer) => format!("{:?}", layer.cell),
         Op::Sequence(kind) => format!("Sequence{kind:?}"),

@@ -21,7 +21,7 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::kernels::{Activation, Filters, Lstm, Packed};
+use crate::kernels::{Activation, Filters, Int8, Lstm, Packed};
 use crate::narrow::Rounding;
 use crate::signature::TensorSpec;
 use crate::tensor::DType;
@@ -114,6 +114,9 @@ impl Block {
                 Op::Packed { weights, .. } => {
                     found.insert(Arc::as_ptr(weights).addr(), weights.bytes());
                 }
+                Op::PackedInt8 { weights, .. } => {
+                    found.insert(Arc::as_ptr(weights).addr(), weights.bytes());
+                }
                 Op::Lstm { weights, .. } => {
                     found.insert(Arc::as_ptr(weights).addr(), weights.bytes());
                 }
@@ -198,6 +201,12 @@ pub(crate) enum Op {
     /// `matrix`: x must have rank 2.
     Packed {
         weights: Arc<Packed>,
+        activation: Activation,
+        matrix: bool,
+    },
+    /// The same with weights that were quantised.
+    PackedInt8 {
+        weights: Arc<Int8>,
         activation: Activation,
         matrix: bool,
     },

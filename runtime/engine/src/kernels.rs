@@ -7,6 +7,7 @@ mod depthwise;
 mod flex;
 mod floats;
 mod gemm;
+mod int8;
 pub(crate) mod integer;
 mod lstm;
 mod rows;
@@ -17,6 +18,7 @@ pub(crate) use activation::Activation;
 pub(crate) use conv::{Filters, Geometry, conv};
 pub(crate) use flex::{F32, elements, unary};
 pub(crate) use gemm::{Bias, Left, Matrix, Packed, Right, gemm};
+pub(crate) use int8::{Int8, Int8Filters, filters_pay, pays as weights_pay};
 pub(crate) use lstm::Lstm;
 pub(crate) use rows::{layer_norm, reduce, reduce_columns, reduces, softmax};
 

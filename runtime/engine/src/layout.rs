@@ -5,20 +5,50 @@ use std::sync::Arc;
 
 use crate::fold::prune;
 use crate::graph::{Block, Cell, Direction, Node, Op, Program, Unary, ValueId};
-use crate::kernels::{Activation, F32, Filters, Lstm, Matrix, Packed};
+use crate::kernels::{
+    Activation, F32, Filters, Int8, Int8Filters, Lstm, Matrix, Packed, filters_pay, weights_pay,
+};
+use crate::precision::Precision;
 use crate::value::Value;
 
-/// Packs the constant right sides of matrix products and the filters of convolutions.
-pub(crate) fn lay_out(program: &mut Program) {
+/// Packs the constant right sides of matrix products and the filters of convolutions, with fewer
+/// bits where `precision` says so and it pays.
+pub(crate) fn lay_out(program: &mut Program, precision: Precision) {
     let mut root = std::mem::take(&mut program.root);
-    let mut packed = HashMap::new();
-    pack(program, &mut root, &mut packed);
+    let mut done = Done {
+        precision,
+        packed: HashMap::new(),
+        int8: HashMap::new(),
+    };
+    pack(program, &mut root, &mut done);
     program.root = root;
     prune(program);
 }
 
 /// Matrices that are packed already, by their number and whether they are transposed.
-type Done = HashMap<(ValueId, bool), Arc<Packed>>;
+struct Done {
+    precision: Precision,
+    packed: HashMap<(ValueId, bool), Arc<Packed>>,
+    /// Those that can't be quantised are kept too.
+    int8: HashMap<(ValueId, bool), Option<Arc<Int8>>>,
+}
+
+impl Done {
+    fn int8(&mut self, key: (ValueId, bool), matrix: &Matrix) -> Option<Arc<Int8>> {
+        if self.precision != Precision::Int8 || !weights_pay(matrix.shape()) {
+            return None;
+        }
+        let made = self.int8.entry(key);
+        made.or_insert_with(|| Int8::new(matrix).map(Arc::new))
+            .clone()
+    }
+
+    fn packed(&mut self, key: (ValueId, bool), matrix: &Matrix) -> Arc<Packed> {
+        let made = self.packed.entry(key);
+        made.or_insert_with(|| Arc::new(Packed::new(matrix)))
+            .clone()
+    }
+}
 
 fn pack(program: &Program, block: &mut Block, done: &mut Done) {
     for node in &mut block.nodes {
@@ -29,7 +59,7 @@ fn pack(program: &Program, block: &mut Block, done: &mut Done) {
             }
             *node = Arc::new(control);
         } else if let Some(laid) = linear(program, node, done)
-            .or_else(|| filter(program, node))
+            .or_else(|| filter(program, node, done.precision))
             .or_else(|| lstm(program, node))
         {
             *node = Arc::new(laid);
@@ -66,35 +96,40 @@ fn linear(program: &Program, node: &Node, done: &mut Done) -> Option<Node> {
         Some(bias) if !program.constant(bias).is_some_and(fits) => return None,
         _ => {}
     }
-    let weights = match done.get(&(id, transposed)) {
-        Some(weights) => weights.clone(),
-        None => {
-            let (data, strides) = matrix.strided()?;
-            let &[first, second] = strides.as_slice() else {
-                return None;
-            };
-            let strides = if transposed {
-                [second, first]
-            } else {
-                [first, second]
-            };
-            let packed = Arc::new(Packed::new(&Matrix::new(data, [rows, columns], strides)?));
-            done.insert((id, transposed), packed.clone());
-            packed
-        }
+    let (data, strides) = matrix.strided()?;
+    let &[first, second] = strides.as_slice() else {
+        return None;
     };
-    Some(Node {
-        op: Op::Packed {
+    let strides = if transposed {
+        [second, first]
+    } else {
+        [first, second]
+    };
+    let (key, right) = (
+        (id, transposed),
+        Matrix::new(data, [rows, columns], strides)?,
+    );
+    let matrix = matches!(node.op, Op::Gemm { .. });
+    let op = match done.int8(key, &right) {
+        Some(weights) => Op::PackedInt8 {
             weights,
             activation,
-            matrix: matches!(node.op, Op::Gemm { .. }),
+            matrix,
         },
+        None => Op::Packed {
+            weights: done.packed(key, &right),
+            activation,
+            matrix,
+        },
+    };
+    Some(Node {
+        op,
         inputs: vec![node.input(0), node.input(2)],
         ..node.clone()
     })
 }
 
-fn filter(program: &Program, node: &Node) -> Option<Node> {
+fn filter(program: &Program, node: &Node, precision: Precision) -> Option<Node> {
     let Op::Conv(conv) = &node.op else {
         return None;
     };
@@ -103,7 +138,11 @@ fn filter(program: &Program, node: &Node) -> Option<Node> {
     if !(3..=4).contains(&shape.len()) {
         return None;
     }
-    let filters = Filters::new(weights.contiguous().slice());
+    let weights = weights.contiguous();
+    let int8 = (precision == Precision::Int8 && filters_pay(&shape, conv.groups))
+        .then(|| Int8Filters::new(weights.slice(), &shape, conv.groups))
+        .flatten();
+    let filters = int8.map_or_else(|| Filters::new(weights.slice()), Filters::Int8);
     Some(Node {
         op: Op::Filter {
             conv: conv.clone(),

@@ -31,6 +31,7 @@
 //! [`Model::run`] follows a `plan` for the shapes of its inputs, whose steps are operators
 //! (`ops`) on burn tensors (`value`).
 
+mod deviation;
 mod device;
 mod error;
 mod exec;
@@ -45,14 +46,17 @@ mod narrow;
 mod onnx;
 mod ops;
 mod plan;
+mod precision;
 pub mod signature;
 pub mod tensor;
 mod value;
 
+pub use deviation::{Deviation, deviations};
 pub use device::{Device, DeviceInfo, UnknownDevice, devices};
 pub use error::{LoadError, OpError, RunError};
 pub use model::{Model, Options, Tensors};
 pub use narrow::Narrow;
 pub use plan::StepTime;
+pub use precision::{Precision, UnknownPrecision};
 pub use signature::{Dim, Signature, SignatureError, TensorSpec};
 pub use tensor::{DType, Tensor, TensorError};

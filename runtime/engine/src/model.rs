@@ -8,11 +8,13 @@ use burn_dispatch::DispatchDevice;
 use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::deviation::{Deviation, deviations};
 use crate::device::{self, Device};
 use crate::error::{LoadError, RunError};
 use crate::graph::Program;
 use crate::onnx::proto::ModelProto;
 use crate::plan::{self, Plan, StepTime};
+use crate::precision::Precision;
 use crate::signature::{Signature, TensorSpec};
 use crate::tensor::Tensor;
 use crate::{fold, fuse, layout, lower, onnx};
@@ -31,6 +33,8 @@ pub struct Options {
     /// Threads of its own that compute, on the CPU. Left out, all models share one pool with
     /// a thread for each core, and small work stays on the calling thread.
     pub threads: Option<usize>,
+    /// How finely it computes, on the CPU.
+    pub precision: Precision,
 }
 
 /// A model with its weights on a device.
@@ -74,7 +78,7 @@ impl Model {
         fold::fold(&mut program, &device);
         fuse::fuse(&mut program);
         if matches!(device, DispatchDevice::Flex(_)) {
-            layout::lay_out(&mut program);
+            layout::lay_out(&mut program, options.precision);
         }
         let selecting = fold::selecting_inputs(&program, &signature);
         let weight_bytes = program.weight_bytes();
@@ -137,6 +141,13 @@ impl Model {
         let mut times = Vec::new();
         let outputs = self.watched(inputs, Some(&mut times))?;
         Ok((outputs, times))
+    }
+
+    /// How far this model's outputs are from those of another with the same signature, on the
+    /// same inputs: what [`Precision::Int8`] costs, where the other one computes in f32.
+    pub fn deviation(&self, reference: &Self, inputs: Tensors) -> Result<Vec<Deviation>, RunError> {
+        let expected = reference.run(inputs.clone())?;
+        Ok(deviations(&self.run(inputs)?, &expected))
     }
 
     fn watched(

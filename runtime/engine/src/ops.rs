@@ -180,7 +180,15 @@ fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Valu
             matrix,
         } => {
             let (x, bias) = (args.take(0)?, args.optional(1)?);
-            matmul::packed(x, weights, bias, *activation, *matrix)?
+            matmul::packed(x, matmul::Laid::F32(weights), bias, *activation, *matrix)?
+        }
+        Op::PackedInt8 {
+            weights,
+            activation,
+            matrix,
+        } => {
+            let (x, bias) = (args.take(0)?, args.optional(1)?);
+            matmul::packed(x, matmul::Laid::Int8(weights), bias, *activation, *matrix)?
         }
         Op::Gemm {
             alpha,

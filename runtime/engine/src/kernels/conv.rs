@@ -8,6 +8,7 @@ use super::activation::Activation;
 use super::depthwise;
 use super::floats::Floats;
 use super::gemm::{Bias, Blocks, Left, Matrix, Packed, Right, gemm};
+use super::int8::{self, Int8Filters};
 
 /// Sizes of a convolution over two axes; one over one axis has a height of 1.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +30,11 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    fn image_len(&self) -> usize {
+    pub(super) fn image_len(&self) -> usize {
         self.image[0] * self.image[1]
     }
 
-    fn output_len(&self) -> usize {
+    pub(super) fn output_len(&self) -> usize {
         self.output[0] * self.output[1]
     }
 
@@ -42,7 +43,7 @@ impl Geometry {
     }
 
     /// Whether each output is made of the input at its own place only.
-    fn is_pointwise(&self) -> bool {
+    pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1]
             && self.strides == [1, 1]
             && self.begin == [0, 0]
@@ -72,13 +73,15 @@ impl Geometry {
 }
 
 /// The windows of some channels: a matrix `[channels · kernel, output]`, made as it is read.
-pub(crate) struct Patches<'a> {
-    image: &'a [f32],
-    channels: usize,
-    geometry: &'a Geometry,
+pub(crate) struct Patches<'a, T = f32> {
+    pub(super) image: &'a [T],
+    pub(super) channels: usize,
+    pub(super) geometry: &'a Geometry,
+    /// What stands outside the image.
+    pub(super) zero: T,
 }
 
-impl Patches<'_> {
+impl<T: Copy> Patches<'_, T> {
     pub(super) fn shape(&self) -> [usize; 2] {
         let geometry = self.geometry;
         [self.channels * geometry.kernel_len(), geometry.output_len()]
@@ -86,7 +89,7 @@ impl Patches<'_> {
 
     /// Copies columns from `first` on into a panel, with zeros beyond the last column and
     /// outside the image.
-    pub(super) fn fill(&self, first: usize, width: usize, panel: &mut [f32]) {
+    pub(super) fn fill(&self, first: usize, width: usize, panel: &mut [T]) {
         let g = self.geometry;
         let [_, out_width] = g.output;
         let [height, image_width] = g.image;
@@ -102,7 +105,7 @@ impl Patches<'_> {
             };
             let (mut y, mut x) = (first_y, first_x);
             let (mut to, rest) = to.split_at_mut(columns);
-            rest.fill(0.0);
+            rest.fill(self.zero);
             // One run of the output's row after the other.
             while !to.is_empty() {
                 let run = (out_width - x).min(to.len());
@@ -111,18 +114,13 @@ impl Patches<'_> {
                     .checked_sub(g.begin[0])
                     .filter(|&row| row < height);
                 match row {
-                    None => part.fill(0.0),
+                    None => part.fill(self.zero),
                     Some(row) => {
                         let row = plane.get(row * image_width..(row + 1) * image_width);
                         let offset = kernel_x * g.dilations[1];
-                        copy_row(
-                            row.unwrap_or_default(),
-                            part,
-                            x,
-                            g.strides[1],
-                            offset,
-                            g.begin[1],
-                        );
+                        let row = row.unwrap_or_default();
+                        let (stride, begin) = (g.strides[1], g.begin[1]);
+                        copy_row(row, part, x, [stride, offset, begin], self.zero);
                     }
                 }
                 to = after;
@@ -133,15 +131,21 @@ impl Patches<'_> {
 }
 
 /// Elements `(x + i) · stride + offset − begin` of a row, zeros outside it.
-fn copy_row(row: &[f32], to: &mut [f32], x: usize, stride: usize, offset: usize, begin: usize) {
+fn copy_row<T: Copy>(
+    row: &[T],
+    to: &mut [T],
+    x: usize,
+    [stride, offset, begin]: [usize; 3],
+    zero: T,
+) {
     // The first and the one past the last element that lie inside.
     let inside = |at: usize| at.saturating_sub(x);
     let low = inside(begin.saturating_sub(offset).div_ceil(stride)).min(to.len());
     let high = inside((row.len() + begin).saturating_sub(offset).div_ceil(stride)).min(to.len());
     let (head, rest) = to.split_at_mut(low);
     let (middle, tail) = rest.split_at_mut(high.saturating_sub(low));
-    head.fill(0.0);
-    tail.fill(0.0);
+    head.fill(zero);
+    tail.fill(zero);
     let from = ((x + low) * stride + offset).saturating_sub(begin);
     let from = row.get(from..).unwrap_or_default();
     if stride == 1 {
@@ -159,9 +163,16 @@ fn copy_row(row: &[f32], to: &mut [f32], x: usize, stride: usize, offset: usize,
     }
 }
 
-/// The weights of a convolution, `[made, channels / groups, kernel]`, and what they are laid
-/// out as when they are first used so.
-pub(crate) struct Filters {
+/// The weights of a convolution, as f32 or quantised.
+#[derive(Debug)]
+pub(crate) enum Filters {
+    Plain(Plain),
+    Int8(Int8Filters),
+}
+
+/// Weights `[made, channels / groups, kernel]`, and what they are laid out as when they are
+/// first used so.
+pub(crate) struct Plain {
     weights: Floats,
     /// Rows of each group for products with windows as columns.
     blocks: OnceLock<Option<Vec<Blocks>>>,
@@ -171,18 +182,23 @@ pub(crate) struct Filters {
 
 impl Filters {
     pub fn new(weights: &[f32]) -> Self {
-        Self {
+        Self::Plain(Plain {
             weights: Floats::copied(weights),
             blocks: OnceLock::new(),
             panels: OnceLock::new(),
+        })
+    }
+
+    /// Bytes of the weights as they came, or as they were quantised.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(plain) => size_of_val(&*plain.weights),
+            Self::Int8(filters) => filters.bytes(),
         }
     }
+}
 
-    /// Bytes of the weights as they came.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.weights)
-    }
-
+impl Plain {
     fn groups(&self, groups: usize, size: [usize; 2]) -> impl Iterator<Item = Option<Matrix<'_>>> {
         let [made, depth] = size;
         let parts = self.weights.chunks_exact((made * depth).max(1));
@@ -209,15 +225,15 @@ impl Filters {
     }
 }
 
-impl std::fmt::Debug for Filters {
+impl std::fmt::Debug for Plain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Filters[{}]", self.weights.len())
+        write!(f, "Plain[{}]", self.weights.len())
     }
 }
 
 /// Windows up to which they are the rows of a product, and not its columns, of which a tile
 /// would be mostly empty.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Image `[batch, channels, height, width]`, contiguous, gives `[batch, made, output]`. The
 /// sizes fit each other and the filters.
@@ -229,6 +245,14 @@ pub(crate) fn conv(
     activation: Activation,
     output: &mut [f32],
 ) -> Option<()> {
+    let filters = match filters {
+        Filters::Plain(plain) => plain,
+        Filters::Int8(filters) => {
+            let flat = g.flattened();
+            let g = flat.as_ref().unwrap_or(g);
+            return int8::conv(g, image, filters, bias, activation, output);
+        }
+    };
     if g.groups == g.channels && g.groups == g.made && g.groups > 1 {
         depthwise::conv(g, image, &filters.weights, bias, activation, output);
         return Some(());
@@ -258,6 +282,7 @@ pub(crate) fn conv(
                 image,
                 channels,
                 geometry: g,
+                zero: 0.0,
             };
             return windows_as_rows(&patches, panels.get(group)?, bias, activation, output);
         }
@@ -272,6 +297,7 @@ pub(crate) fn conv(
             image,
             channels,
             geometry: g,
+            zero: 0.0,
         };
         gemm(left, Right::Patches(&patches), bias, activation, output)
     };

@@ -3,41 +3,45 @@
 
 use std::ops::{Deref, DerefMut};
 
+use bytemuck::Pod;
 use memmap2::MmapMut;
 
-/// Numbers below which pages of their own are not worth it.
-const LARGE: usize = 1 << 14;
+/// Bytes below which pages of their own are not worth it.
+const LARGE: usize = 1 << 16;
 
 /// A fixed number of f32.
-pub(crate) enum Floats {
-    Small(Vec<f32>),
+pub(crate) type Floats = Numbers<f32>;
+
+/// A fixed number of numbers.
+pub(crate) enum Numbers<T> {
+    Small(Vec<T>),
     Large(MmapMut),
 }
 
-impl Floats {
+impl<T: Pod> Numbers<T> {
     /// So many zeros.
     pub fn zeros(count: usize) -> Self {
-        if count >= LARGE
-            && let Some(bytes) = count.checked_mul(size_of::<f32>())
+        if let Some(bytes) = count.checked_mul(size_of::<T>())
+            && bytes >= LARGE
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
             return Self::Large(pages);
         }
-        Self::Small(vec![0.0; count])
+        Self::Small(vec![T::zeroed(); count])
     }
 
     /// A copy.
-    pub fn copied(values: &[f32]) -> Self {
+    pub fn copied(values: &[T]) -> Self {
         let mut made = Self::zeros(values.len());
         made.copy_from_slice(values);
         made
     }
 }
 
-impl Deref for Floats {
-    type Target = [f32];
+impl<T: Pod> Deref for Numbers<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         match self {
             Self::Small(values) => values,
             // Pages begin at a multiple of any alignment, and hold whole numbers.
@@ -46,8 +50,8 @@ impl Deref for Floats {
     }
 }
 
-impl DerefMut for Floats {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Pod> DerefMut for Numbers<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         match self {
             Self::Small(values) => values,
             Self::Large(pages) => bytemuck::try_cast_slice_mut(pages).unwrap_or_default(),

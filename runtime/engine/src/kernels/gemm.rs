@@ -60,6 +60,18 @@ impl<'a> Matrix<'a> {
         )
     }
 
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// A row, where its elements lie side by side.
+    pub fn row(&self, at: usize) -> Option<&'a [f32]> {
+        let first = at * self.row_stride;
+        let row = self.data.get(first..first + self.columns)?;
+        (self.column_stride == 1 || self.columns == 1).then_some(row)
+    }
+
     /// Rows as columns.
     pub fn transposed(self) -> Self {
         Self {
@@ -72,7 +84,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Copies columns from `first` on into a panel, with zeros beyond the last column.
-    fn fill(&self, first: usize, width: usize, panel: &mut [f32]) {
+    pub(super) fn fill(&self, first: usize, width: usize, panel: &mut [f32]) {
         let columns = width.min(self.columns - first);
         for (row, to) in panel.chunks_exact_mut(width).enumerate() {
             let from = row * self.row_stride + first * self.column_stride;
@@ -237,7 +249,7 @@ pub(crate) enum Bias<'a> {
 
 /// Places in C, for threads that each write their own.
 #[derive(Clone, Copy)]
-struct Target(*mut f32);
+pub(super) struct Target(pub(super) *mut f32);
 
 // SAFETY: each thread writes a part of C that no other one touches.
 unsafe impl Send for Target {}
@@ -498,4 +510,4 @@ unsafe fn copy_rows(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

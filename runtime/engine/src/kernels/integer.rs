@@ -9,7 +9,7 @@
 //!
 //! The right side is multiplied panel by panel (`panel`).
 
-mod panel;
+pub(super) mod panel;
 
 use burn_backend::ops::{FloatTensorOps, IntTensorOps};
 use burn_backend::{DType, TensorData, TensorMetadata};
@@ -18,7 +18,7 @@ use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use rayon::prelude::*;
 
 use crate::value::B;
-use panel::{COLUMNS, DEPTH, Kernel};
+use panel::{COLUMNS, DEPTH, Kernel, Signed};
 
 /// Multiplications for which it pays to ask other threads.
 const PARALLEL: usize = 1 << 18;
@@ -176,9 +176,9 @@ pub(crate) fn products(
         let packed = kernel.pack(b, n, first..first + width, right_flip);
         let packed = bytemuck::cast_slice(&packed);
         let mut column_sums = [0; COLUMNS];
-        kernel.panel(&ones, packed, &mut column_sums, groups);
+        kernel.panel(Signed::Right, &ones, packed, &mut column_sums, groups);
         let mut made = vec![0; m * COLUMNS];
-        kernel.panel(a, packed, &mut made, groups);
+        kernel.panel(Signed::Right, a, packed, &mut made, groups);
         for (row, (line, &sum)) in made.chunks_exact_mut(COLUMNS).zip(sums).enumerate() {
             let p = left_zeros.at(row);
             for (at, (out, &column)) in line.iter_mut().zip(&column_sums).enumerate() {

@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use super::{Result, broadcast, broadcast_to, count, elementwise, with_rank};
 use crate::error::OpError;
 use crate::graph::Binary;
-use crate::kernels::{Activation, Bias, F32, Left, Matrix, Packed, Right, gemm as multiply_add};
+use crate::kernels::{
+    Activation, Bias, F32, Int8, Left, Matrix, Packed, Right, gemm as multiply_add,
+};
 use crate::tensor::DType;
 use crate::value::{B, Value, check_size};
 
@@ -218,10 +220,43 @@ pub(super) fn linear(
     elementwise::activate(activation, sum)
 }
 
+/// Weights that were laid out.
+#[derive(Clone, Copy)]
+pub(super) enum Laid<'a> {
+    F32(&'a Packed),
+    Int8(&'a Int8),
+}
+
+impl Laid<'_> {
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::F32(weights) => weights.shape(),
+            Self::Int8(weights) => weights.shape(),
+        }
+    }
+
+    fn product(
+        &self,
+        x: Matrix,
+        bias: Option<&[f32]>,
+        activation: Activation,
+        done: &mut [f32],
+    ) -> Option<()> {
+        match self {
+            Self::F32(weights) => {
+                let bias = bias.map_or(Bias::None, Bias::Columns);
+                let (left, right) = (Left::Matrix(x), Right::Packed(weights));
+                multiply_add(left, right, bias, activation, done)
+            }
+            Self::Int8(weights) => weights.product(&x, bias, activation, done),
+        }
+    }
+}
+
 /// The same with weights that were laid out for it.
 pub(super) fn packed(
     x: Value,
-    weights: &Packed,
+    weights: Laid,
     bias: Option<Value>,
     activation: Activation,
     matrix: bool,
@@ -257,11 +292,8 @@ pub(super) fn packed(
         let x = if own.is_some() { x } else { x.contiguous() };
         let (data, _) = x.strided().ok_or_else(|| misfit.clone())?;
         let x = Matrix::new(data, [rows, k], [own.unwrap_or(k), 1]);
-        let bias = bias
-            .as_ref()
-            .map_or(Bias::None, |bias| Bias::Columns(bias.slice()));
-        let right = Right::Packed(weights);
-        x.and_then(|x| multiply_add(Left::Matrix(x), right, bias, activation, &mut done))
+        let bias = bias.as_ref().map(F32::slice);
+        x.and_then(|x| weights.product(x, bias, activation, &mut done))
             .ok_or(misfit)?;
     }
     Ok(F32::from_vec(done, &shape).into_value())

@@ -1,7 +1,7 @@
 use super::super::conv::{Filters, Geometry, conv};
 use super::*;
 
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(in super::super) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -6,13 +6,17 @@
 use std::ops::Range;
 
 /// Columns of a panel.
-pub(super) const COLUMNS: usize = 32;
-
-/// Rows that are computed together.
-const ROWS: usize = 4;
+pub(in crate::kernels) const COLUMNS: usize = 32;
 
 /// Elements of a column that stand together.
-pub(super) const DEPTH: usize = 4;
+pub(in crate::kernels) const DEPTH: usize = 4;
+
+/// The side of a product whose elements are i8; those of the other one are u8.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::kernels) enum Signed {
+    Left,
+    Right,
+}
 
 /// A panel of some columns, `[groups, COLUMNS, DEPTH]`; what stands around the matrix is never
 /// used.
@@ -42,7 +46,7 @@ fn pack(b: &[u8], n: usize, columns: Range<usize>, flip: u8) -> Vec<u32> {
 
 /// The ways in which a panel can be multiplied, by what the processor has.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kernel {
+pub(in crate::kernels) enum Kernel {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -87,21 +91,36 @@ impl Kernel {
         unsafe_code,
         reason = "functions for processors that have more instructions"
     )]
-    pub fn panel(self, a: &[u8], packed: &[i8], made: &mut [i32], groups: usize) {
-        match self {
-            Self::Portable => portable(a, packed, made, groups),
+    pub fn panel(self, signed: Signed, a: &[u8], packed: &[u8], made: &mut [i32], groups: usize) {
+        match (self, signed) {
+            (Self::Portable, Signed::Left) => portable::<true>(a, packed, made, groups),
+            (Self::Portable, Signed::Right) => portable::<false>(a, packed, made, groups),
             // SAFETY: this variant is chosen only where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(a, packed, made, groups) },
+            (Self::Avx2, Signed::Left) => unsafe { avx2::<true>(a, packed, made, groups) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, Signed::Right) => unsafe { avx2::<false>(a, packed, made, groups) },
             // SAFETY: this variant is chosen only where the processor has AVX2 and AVX-512 F,
             // BW and VNNI.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => unsafe { avx512_vnni(a, packed, made, groups) },
+            (Self::Avx512Vnni, Signed::Left) => unsafe {
+                avx512_vnni::<true>(a, packed, made, groups);
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512Vnni, Signed::Right) => unsafe {
+                avx512_vnni::<false>(a, packed, made, groups);
+            },
         }
     }
 }
 
-fn portable(a: &[u8], packed: &[i8], made: &mut [i32], groups: usize) {
+fn portable<const LEFT: bool>(a: &[u8], packed: &[u8], made: &mut [i32], groups: usize) {
+    let value = |byte: u8, signed: bool| match signed {
+        true => i32::from(byte.cast_signed()),
+        false => i32::from(byte),
+    };
     let rows = a.chunks_exact(groups * DEPTH);
     for (row, line) in rows.zip(made.chunks_exact_mut(COLUMNS)) {
         let four = row.chunks_exact(DEPTH);
@@ -109,26 +128,27 @@ fn portable(a: &[u8], packed: &[i8], made: &mut [i32], groups: usize) {
             for (out, column) in line.iter_mut().zip(group.chunks_exact(DEPTH)) {
                 let products = four.iter().zip(column);
                 *out += products
-                    .map(|(&a, &b)| i32::from(a) * i32::from(b))
+                    .map(|(&a, &b)| value(a, LEFT) * value(b, !LEFT))
                     .sum::<i32>();
             }
         }
     }
 }
 
-/// Up to [`ROWS`] rows at a time, so that what is read of the panel serves them all.
+/// As many rows at a time as the first number says, so that what is read of the panel serves
+/// them all; at the end one of the other numbers.
 macro_rules! in_rows {
-    ($a:ident, $made:ident, $groups:ident, $some:ident, $packed:ident) => {
+    ($a:ident, $made:ident, $groups:ident, $some:ident::<$left:ident>, $packed:ident,
+        $most:literal $($fewer:literal)*) => {
         let (rows, lines) = (
-            $a.chunks($groups * DEPTH * ROWS),
-            $made.chunks_mut(COLUMNS * ROWS),
+            $a.chunks($groups * DEPTH * $most),
+            $made.chunks_mut(COLUMNS * $most),
         );
         for (rows, lines) in rows.zip(lines) {
             match lines.len() / COLUMNS {
-                ROWS => $some::<ROWS>(rows, $packed, lines, $groups),
-                3 => $some::<3>(rows, $packed, lines, $groups),
-                2 => $some::<2>(rows, $packed, lines, $groups),
-                _ => $some::<1>(rows, $packed, lines, $groups),
+                $most => $some::<$most, $left>(rows, $packed, lines, $groups),
+                $($fewer => $some::<$fewer, $left>(rows, $packed, lines, $groups),)*
+                _ => {}
             }
         }
     };
@@ -149,8 +169,8 @@ fn avx2_pack(b: &[u8], n: usize, columns: Range<usize>, flip: u8) -> Vec<u32> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(a: &[u8], packed: &[i8], made: &mut [i32], groups: usize) {
-    in_rows!(a, made, groups, avx2_rows, packed);
+fn avx2<const LEFT: bool>(a: &[u8], packed: &[u8], made: &mut [i32], groups: usize) {
+    in_rows!(a, made, groups, avx2_rows::<LEFT>, packed, 4 3 2 1);
 }
 
 /// Products of 16-bit pairs, half a panel at a time: sums of 32 bits per pair, put together at
@@ -158,7 +178,12 @@ fn avx2(a: &[u8], packed: &[i8], made: &mut [i32], groups: usize) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn avx2_rows<const R: usize>(rows: &[u8], packed: &[i8], lines: &mut [i32], groups: usize) {
+fn avx2_rows<const R: usize, const LEFT: bool>(
+    rows: &[u8],
+    packed: &[u8],
+    lines: &mut [i32],
+    groups: usize,
+) {
     use std::arch::x86_64::*;
     let rows = fours::<R>(rows, groups);
     let parts = packed.as_chunks::<8>().0;
@@ -170,17 +195,23 @@ fn avx2_rows<const R: usize>(rows: &[u8], packed: &[i8], lines: &mut [i32], grou
             let Some([b0, b1, b2, b3]) = parts.get(at..at + 4) else {
                 return;
             };
-            let wide = |x: &[i8; 8], y: &[i8; 8]| {
-                let pair = _mm_set_epi64x(
-                    i64::from_le_bytes(y.map(i8::cast_unsigned)),
-                    i64::from_le_bytes(x.map(i8::cast_unsigned)),
-                );
-                _mm256_cvtepi8_epi16(pair)
+            let wide = |x: &[u8; 8], y: &[u8; 8]| {
+                let pair = _mm_set_epi64x(i64::from_le_bytes(*y), i64::from_le_bytes(*x));
+                if LEFT {
+                    _mm256_cvtepu8_epi16(pair)
+                } else {
+                    _mm256_cvtepi8_epi16(pair)
+                }
             };
             let (low, high) = (wide(b0, b1), wide(b2, b3));
             for (sums, row) in sums.iter_mut().zip(&rows) {
                 let four = row.get(group).copied().unwrap_or_default();
-                let four = _mm256_cvtepu8_epi16(_mm_set1_epi32(i32::from_le_bytes(four)));
+                let four = _mm_set1_epi32(i32::from_le_bytes(four));
+                let four = if LEFT {
+                    _mm256_cvtepi8_epi16(four)
+                } else {
+                    _mm256_cvtepu8_epi16(four)
+                };
                 sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(four, low));
                 sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(four, high));
             }
@@ -198,29 +229,47 @@ fn avx2_rows<const R: usize>(rows: &[u8], packed: &[i8], lines: &mut [i32], grou
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn avx512_vnni(a: &[u8], packed: &[i8], made: &mut [i32], groups: usize) {
-    in_rows!(a, made, groups, avx512_vnni_rows, packed);
+fn avx512_vnni<const LEFT: bool>(a: &[u8], packed: &[u8], made: &mut [i32], groups: usize) {
+    in_rows!(a, made, groups, avx512_vnni_rows::<LEFT>, packed, 8 7 6 5 4 3 2 1);
 }
 
 /// Four products and their sum in one instruction, sixteen columns at once.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-#[allow(unsafe_code, reason = "loads of whole registers")]
-fn avx512_vnni_rows<const R: usize>(rows: &[u8], packed: &[i8], lines: &mut [i32], groups: usize) {
+#[allow(
+    unsafe_code,
+    reason = "loads of whole registers, and without checks in the innermost loop"
+)]
+fn avx512_vnni_rows<const R: usize, const LEFT: bool>(
+    rows: &[u8],
+    packed: &[u8],
+    lines: &mut [i32],
+    groups: usize,
+) {
     use std::arch::x86_64::*;
     let rows = fours::<R>(rows, groups);
+    let columns = packed.as_chunks::<128>().0;
+    if rows.iter().any(|row| row.len() < columns.len()) {
+        return;
+    }
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
-    for (group, columns) in packed.as_chunks::<128>().0.iter().enumerate() {
+    for (group, columns) in columns.iter().enumerate() {
         let [low, high] = [0, 64].map(|at| {
             // SAFETY: 64 bytes from 0 or 64 on lie within the 128 of the array.
             unsafe { _mm512_loadu_si512(columns.as_ptr().add(at).cast()) }
         });
         for (sums, row) in sums.iter_mut().zip(&rows) {
-            let four = row.get(group).copied().unwrap_or_default();
+            // SAFETY: all rows have as many, as was checked above.
+            let four = unsafe { *row.get_unchecked(group) };
             let four = _mm512_set1_epi32(i32::from_le_bytes(four));
-            sums[0] = _mm512_dpbusd_epi32(sums[0], four, low);
-            sums[1] = _mm512_dpbusd_epi32(sums[1], four, high);
+            for (sum, part) in sums.iter_mut().zip([low, high]) {
+                *sum = if LEFT {
+                    _mm512_dpbusd_epi32(*sum, part, four)
+                } else {
+                    _mm512_dpbusd_epi32(*sum, four, part)
+                };
+            }
         }
     }
     for (line, [low, high]) in lines.chunks_exact_mut(COLUMNS).zip(sums) {
@@ -242,19 +291,19 @@ mod tests {
     #[test]
     fn all_kernels_agree_also_at_the_ends_of_the_range() {
         let (m, groups) = (7, 19);
-        for extreme in [false, true] {
+        for (signed, extreme) in [Signed::Left, Signed::Right]
+            .into_iter()
+            .flat_map(|signed| [None, Some((255, 128)), Some((128, 255))].map(|e| (signed, e)))
+        {
             let mut a = noise(m * groups * DEPTH, 3);
-            let mut packed: Vec<_> = noise(groups * COLUMNS * DEPTH, 4)
-                .into_iter()
-                .map(u8::cast_signed)
-                .collect();
-            if extreme {
-                a.fill(255);
-                packed.fill(-128);
+            let mut packed = noise(groups * COLUMNS * DEPTH, 4);
+            if let Some((left, right)) = extreme {
+                a.fill(left);
+                packed.fill(right);
             }
             let run = |kernel: Kernel| {
                 let mut made = vec![0; m * COLUMNS];
-                kernel.panel(&a, &packed, &mut made, groups);
+                kernel.panel(signed, &a, &packed, &mut made, groups);
                 made
             };
             let expected = run(Kernel::Portable);
