@@ -18,7 +18,7 @@ mod real;
 use std::process::Command;
 
 use firebox::bench::{self, Compared, Difference, Engine, Firebox, Footprint, Input, Onnxruntime};
-use firebox_engine::{Device, Tensors};
+use firebox_engine::{Device, Precision, Tensors};
 use firebox_tests::{binary, guests};
 
 /// A model of `scripts/models.py`.
@@ -215,7 +215,7 @@ const SEEDS: u64 = 20;
 /// How many random inputs were compared, and the largest difference of all.
 fn difference(subject: &Subject, batch: usize) -> (usize, Difference) {
     let path = file(subject);
-    let mut ours = Firebox::open(&path, Device::Cpu, 2).unwrap();
+    let mut ours = Firebox::open(&path, Device::Cpu, 2, Precision::F32).unwrap();
     let mut all = Vec::new();
     for (at, &length) in subject.lengths.iter().enumerate() {
         let given = given(subject, batch, length);
@@ -239,7 +239,7 @@ fn difference(subject: &Subject, batch: usize) -> (usize, Difference) {
 
 fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
     let path = file(subject);
-    let mut ours = Firebox::open(&path, Device::Cpu, threads).unwrap();
+    let mut ours = Firebox::open(&path, Device::Cpu, threads, Precision::F32).unwrap();
     let given = given(subject, batch, subject.lengths[0]);
     let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
     ours.feed(&inputs).unwrap();
@@ -265,7 +265,7 @@ fn footprints(subject: &Subject, batch: usize) -> (Footprint, Footprint) {
     );
     let ours = serde_json::from_slice(&said.stdout).unwrap();
     let given = given(subject, batch, subject.lengths[0]);
-    let model = Firebox::open(&path, Device::Cpu, 1).unwrap();
+    let model = Firebox::open(&path, Device::Cpu, 1, Precision::F32).unwrap();
     let inputs = bench::inputs(model.signature(), batch, &given, 0).unwrap();
     drop(model);
     let theirs = Onnxruntime::start(&path, 1, &inputs).unwrap().footprint;

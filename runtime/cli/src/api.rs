@@ -62,8 +62,23 @@ pub struct VersionInfo {
     pub labels: Vec<String>,
     /// How long the dry run took.
     pub reference_latency_ms: Option<f64>,
+    /// How far each output was off from that in f32, where it was measured.
+    #[serde(default)]
+    pub deviation: Vec<Deviation>,
     /// In an upload's answer: whether the version is new.
     pub created_now: Option<bool>,
+}
+
+/// How far an output of a model with less precision is off on the sample; a number that isn't
+/// finite is missing.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Deviation {
+    /// The output's name.
+    pub output: String,
+    /// The largest difference, as a part of the output's largest magnitude.
+    pub max_relative: Option<f64>,
+    /// Of the angle between the output and that in f32.
+    pub cosine: Option<f64>,
 }
 
 /// A traffic policy: `GET` and `PUT /v1/functions/{f}/traffic`.

@@ -9,6 +9,7 @@ mod profile;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use firebox_engine::Precision;
 use serde_json::json;
 
 pub use compare::{Compared, compare};
@@ -32,6 +33,7 @@ enum Peer {
     firebox bench model.onnx\n  \
     firebox bench model.onnx --batch 16 --threads 2 --against onnxruntime\n  \
     firebox bench model.onnx --profile\n  \
+    firebox bench model.onnx --precision int8\n  \
     firebox bench model.onnx --input ids=1x128 --input rate=:16000")]
 pub struct BenchArgs {
     /// The ONNX file
@@ -45,6 +47,10 @@ pub struct BenchArgs {
     /// Where it computes: cpu, wgpu, wgpu:N, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: firebox_engine::Device,
+    /// How finely it computes, on the CPU: f32, or int8 for large weights in 8 bits, which is
+    /// measured against f32 in turns
+    #[arg(long, default_value_t)]
+    precision: Precision,
     /// An input's shape and what fills it: `name=2x128`, `name=2x128:7`, `name=:7` or
     /// `name=:0..256`; left out, open sizes are 32, floats are from -0.5 to 0.5 and integers 1
     #[arg(long = "input", value_name = "NAME=SHAPE[:VALUE]")]
@@ -69,29 +75,30 @@ pub struct BenchArgs {
 pub fn run(args: &BenchArgs) -> Result {
     let threads = args.threads as usize;
     if args.once {
-        let footprint = engines::once(&args.model, args.device, threads, |model| {
-            inputs(model.signature(), args.batch as usize, &args.inputs, 0)
-        })?;
+        let given =
+            |model: &Firebox| inputs(model.signature(), args.batch as usize, &args.inputs, 0);
+        let footprint = engines::once(&args.model, args.device, threads, args.precision, given)?;
         return print(&json!(footprint).to_string());
     }
-    let mut ours = Firebox::open(&args.model, args.device, threads)?;
+    let open = |precision| Firebox::open(&args.model, args.device, threads, precision);
+    let mut ours = open(args.precision)?;
     let given = inputs(ours.signature(), args.batch as usize, &args.inputs, 0)?;
     ours.feed(&given)?;
     if args.profile {
         return print(&profile::report(&ours, args.format.json)?);
     }
-    let mut peers: Vec<Box<dyn Engine>> = Vec::new();
-    let mut difference = None;
-    if args.against == Some(Peer::Onnxruntime) {
-        let mut theirs = Onnxruntime::start(&args.model, threads, &given)?;
-        difference = Some(Difference::of(&ours.answer()?, &theirs.answer()?)?);
-        peers.push(Box::new(theirs));
-    }
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours)];
-    engines.extend(peers);
+    if args.precision != Precision::F32 {
+        let mut exact = open(Precision::F32)?;
+        exact.feed(&given)?;
+        engines.push(Box::new(exact));
+    }
+    if args.against == Some(Peer::Onnxruntime) {
+        engines.push(Box::new(Onnxruntime::start(&args.model, threads, &given)?));
+    }
     let all = compare(&mut engines, args.rounds)?;
     if args.format.json {
-        let all = json!({ "engines": all, "difference": difference });
+        let all = json!({ "engines": all });
         return print(&format!("{all:#}"));
     }
     let micros = |nanos: f64| format!("{:.1}", nanos / 1000.0);
@@ -117,11 +124,16 @@ pub fn run(args: &BenchArgs) -> Result {
         "runs",
         "ours / theirs, p50 (rounds)",
     ];
+    let differences = all.iter().filter_map(|one| {
+        let (found, other) = (one.difference?, &one.engine);
+        Some(format!(
+            "Largest difference of the answers from {other}: {found}"
+        ))
+    });
+    let differences: Vec<_> = differences.collect();
     let table = table(headings, rows.collect());
-    match difference {
-        None => print(&table),
-        Some(found) => print(&format!(
-            "{table}\n\nLargest difference of the answers: {found}"
-        )),
+    if differences.is_empty() {
+        return print(&table);
     }
+    print(&format!("{table}\n\n{}", differences.join("\n")))
 }

@@ -176,7 +176,7 @@ fn account(version: &VersionInfo) -> String {
         _ => "",
     };
     let latency = version.reference_latency_ms.map(output::milliseconds);
-    let facts = output::facts(&[
+    let mut facts = vec![
         ("digest", version.digest.clone()),
         ("size", output::bytes(version.bundle_bytes)),
         ("traffic", percent(version.share_bp)),
@@ -184,7 +184,17 @@ fn account(version: &VersionInfo) -> String {
             "reference latency",
             latency.unwrap_or_else(|| "not measured".into()),
         ),
-    ]);
+    ];
+    facts.extend(version.deviation.iter().map(|off| {
+        let number = |x: Option<f64>| x.map_or("not finite".into(), |x| format!("{x:.4}"));
+        let (most, cosine) = (number(off.max_relative), number(off.cosine));
+        let text = format!(
+            "{}: cosine {cosine}, at most {most} of the largest",
+            off.output
+        );
+        ("off from f32", text)
+    }));
+    let facts = output::facts(&facts);
     let next = match version.share_bp {
         0 => format!("\nIt takes no traffic yet: firebox traffic {name} {number}=100"),
         _ => String::new(),

@@ -82,6 +82,26 @@ pub struct ModelSection {
     /// Where it runs.
     #[serde(default)]
     pub device: Device,
+    /// How finely it computes. Left out where it is the default, so that older builds read it.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
+}
+
+/// How finely a model computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As the model says.
+    #[default]
+    F32,
+    /// Weights are quantised to 8 bits when it is loaded on a processor.
+    Int8,
+}
+
+impl Precision {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where a model runs.
@@ -230,6 +250,7 @@ impl Manifest {
         let model = ModelSection {
             path: path.to_owned(),
             device: Device::Auto,
+            precision: Precision::F32,
         };
         let mut manifest = Manifest::bare(name);
         manifest.models.insert("model".to_owned(), model);
@@ -384,7 +405,7 @@ const KEYS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("function", &["component"]),
-    ("models.*", &["path", "device"]),
+    ("models.*", &["path", "device", "precision"]),
     ("limits", &["memory", "deadline"]),
     ("scaling", &["keep_alive"]),
     ("sample", &["body", "content_type"]),
@@ -470,6 +491,7 @@ component = "function.wasm"
 [models.magika]
 path = "models/magika.onnx"
 device = "cpu"
+precision = "int8"
 [assets]
 "data/vocab.txt" = "vocab.txt"
 [limits]
@@ -491,6 +513,7 @@ hosts = ["example.com:8080"]
     fn a_full_manifest_survives_toml_and_json() {
         let manifest = Manifest::parse(FULL).unwrap();
         assert_eq!(manifest.limits.deadline, Duration::from_millis(1500));
+        assert_eq!(manifest.models["magika"].precision, Precision::Int8);
         assert_eq!(
             manifest.sample.as_ref().unwrap().content_type,
             "application/octet-stream"

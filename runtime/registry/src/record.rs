@@ -47,6 +47,9 @@ pub struct VersionRecord {
     pub signature: serde_json::Value,
     /// How long the dry run took.
     pub reference_latency_us: Option<u64>,
+    /// How far a model of less precision was off in the dry run; null where that was not measured.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub deviation: serde_json::Value,
     /// Whether `compiled` starts from the memory that `init` left.
     pub snapshot: bool,
 }
@@ -97,6 +100,8 @@ pub struct NewVersion {
     pub signature: serde_json::Value,
     /// See [`VersionRecord::reference_latency_us`].
     pub reference_latency_us: Option<u64>,
+    /// See [`VersionRecord::deviation`].
+    pub deviation: serde_json::Value,
     /// See [`VersionRecord::snapshot`].
     pub snapshot: bool,
 }
@@ -113,6 +118,7 @@ impl From<Unpacked> for NewVersion {
             assets: unpacked.assets,
             signature: serde_json::Value::Null,
             reference_latency_us: None,
+            deviation: serde_json::Value::Null,
             snapshot: false,
         }
     }

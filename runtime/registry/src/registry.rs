@@ -159,6 +159,7 @@ impl Registry {
             assets,
             signature: new.signature,
             reference_latency_us: new.reference_latency_us,
+            deviation: new.deviation,
             snapshot: new.snapshot,
         };
         self.records.write(&record, &[Change::Put(&version)])?;

@@ -135,6 +135,7 @@ fn commit_forever(dir: &Path) -> ! {
             assets: BTreeMap::from([("words".to_owned(), file("words", 1_000))]),
             signature: serde_json::Value::Null,
             reference_latency_us: None,
+            deviation: serde_json::Value::Null,
             snapshot: true,
         };
         let Commit::Created(version) = registry.commit(&name, new).unwrap() else {

@@ -10,7 +10,8 @@
 //! While loading, a version whose code is mapped already shows as `linked`. A
 //! load is a task of its own: callers that come meanwhile wait for the same one,
 //! each until its own deadline, and none of them can break it off by leaving.
-//! Models are shared by all versions that hold the same file on the same device.
+//! Models are shared by all versions that hold the same file on the same device, with the same
+//! precision.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -20,8 +21,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Device, Model, Options, Signature};
-use firebox_registry::{Device as DeviceChoice, Digest, Registry};
+use firebox_engine::{Device, Model, Options, Precision, Signature};
+use firebox_registry::{
+    Device as DeviceChoice, Digest, ModelSection, Precision as PrecisionChoice, Registry,
+};
 use firebox_sandbox::{Assets, Component, LinkError, Network, Sandbox};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join, try_join_all};
@@ -214,6 +217,15 @@ impl Drop for Lease {
     }
 }
 
+/// Where a model computes, and how finely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// Always f32 where the device knows nothing else.
+    pub precision: Precision,
+}
+
 enum Pooled {
     Loading(Flight<Arc<Loaded>>),
     Loaded(Weak<Loaded>),
@@ -231,7 +243,7 @@ struct Inner {
     scratch: TempDir,
     /// The first CUDA device, if there is one.
     gpu: Option<Device>,
-    pool: Mutex<HashMap<(Digest, Device), Pooled>>,
+    pool: Mutex<HashMap<(Digest, Place), Pooled>>,
     loads: Semaphore,
 }
 
@@ -326,24 +338,29 @@ impl Residency {
         version: &Arc<Version>,
     ) -> Result<BTreeMap<String, Arc<Loaded>>, Failure> {
         let loads = version.record.models.iter().map(|(name, file)| async move {
-            let wanted = version
-                .record
-                .manifest
-                .models
-                .get(name)
-                .map(|model| model.device);
+            let place = self.place(version.record.manifest.models.get(name));
             let registry = self.0.registry.clone();
             let digest = file.digest;
             let path = move || registry.blob(&digest).map_err(Failure::from);
-            let device = self.device(wanted.unwrap_or_default());
-            Ok::<_, Failure>((name.clone(), self.model(digest, device, path).await?))
+            Ok::<_, Failure>((name.clone(), self.model(digest, place, path).await?))
         });
         Ok(try_join_all(loads).await?.into_iter().collect())
     }
 
+    /// Where a model of a manifest runs; one that it does not name runs as is usual.
+    pub fn place(&self, section: Option<&ModelSection>) -> Place {
+        let device = self.device(section.map(|section| section.device).unwrap_or_default());
+        let wanted = section.map(|section| section.precision).unwrap_or_default();
+        let precision = match (device, wanted) {
+            (Device::Cpu, PrecisionChoice::Int8) => Precision::Int8,
+            _ => Precision::F32,
+        };
+        Place { device, precision }
+    }
+
     /// The device for a manifest's wish. `auto` takes a CUDA device where there
     /// is one; never wgpu, which may be a slow emulation.
-    pub fn device(&self, wanted: DeviceChoice) -> Device {
+    fn device(&self, wanted: DeviceChoice) -> Device {
         match wanted {
             DeviceChoice::Auto => self.0.gpu.unwrap_or(Device::Cpu),
             DeviceChoice::Cpu => Device::Cpu,
@@ -352,15 +369,15 @@ impl Residency {
         }
     }
 
-    /// The model with this digest on this device; whoever comes first has it
+    /// The model with this digest at this place; whoever comes first has it
     /// opened from `path`.
     pub async fn model(
         &self,
         digest: Digest,
-        device: Device,
+        place: Place,
         path: impl FnOnce() -> Result<PathBuf, Failure> + Send + 'static,
     ) -> Result<Arc<Loaded>, Failure> {
-        let key = (digest, device);
+        let key = (digest, place);
         let flight = {
             let mut pool = self.pool();
             match pool.get(&key) {
@@ -381,13 +398,14 @@ impl Residency {
 
     async fn load_into_pool(
         self,
-        key: (Digest, Device),
+        key: (Digest, Place),
         path: impl FnOnce() -> Result<PathBuf, Failure> + Send + 'static,
     ) -> Result<Arc<Loaded>, Failure> {
         let metrics = self.0.metrics.clone();
         let opened = self.blocking(move || {
             let options = Options {
-                device: key.1,
+                device: key.1.device,
+                precision: key.1.precision,
                 ..Options::default()
             };
             let model = Model::open(&path()?, &options);

@@ -352,6 +352,7 @@ mod tests {
             assets: BTreeMap::new(),
             signature: serde_json::json!({"inputs": [], "outputs": []}),
             reference_latency_us: None,
+            deviation: serde_json::Value::Null,
             snapshot: false,
         }))
     }

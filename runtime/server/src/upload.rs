@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use firebox_engine::{Signature, Tensor, TensorSpec};
+use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
 use firebox_registry::{
     BundleError, Commit, Digest, FunctionName, NewVersion, UnpackLimits, Unpacked, bundle,
 };
@@ -24,7 +24,7 @@ use crate::code;
 use crate::gateway::{CallModels, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{body, invoke, utf8};
-use crate::residency::{Code, Loaded, Warm};
+use crate::residency::{Code, Loaded, Place, Warm};
 use crate::routing::takes_raw;
 use crate::scheduler::Named;
 use crate::server::App;
@@ -69,10 +69,11 @@ pub async fn receive(
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
     let question = question(&new, sample, &signature).await?;
-    new.reference_latency_us = match question {
-        Some(question) => dry_run(app, &new, warm, question).await?,
-        None => None,
-    };
+    if let Some(question) = question {
+        let warm = Arc::new(warm);
+        new.reference_latency_us = dry_run(app, &new, &warm, &question).await?;
+        new.deviation = deviation(app, &folder, &new, &warm, question).await;
+    }
     commit(app, function, folder, new).await
 }
 
@@ -151,8 +152,8 @@ async fn validate(
     };
     for (name, file) in &new.models {
         let section = new.manifest.models.get(name);
-        let wanted = section.map(|section| section.device).unwrap_or_default();
-        let loaded = load(app, folder, file, wanted)
+        let place = app.residency.place(section);
+        let loaded = load(app, folder, file, place)
             .await
             .map_err(|failure| match failure {
                 Failure::Load(reason) => refused(format!("model `{name}`"), reason),
@@ -192,7 +193,7 @@ async fn load(
     app: &Arc<App>,
     folder: &Folder,
     file: &Path,
-    wanted: firebox_registry::Device,
+    place: Place,
 ) -> Result<Arc<Loaded>, Failure> {
     let (held, path) = (folder.clone(), file.to_owned());
     let (digest, _) = blocking({
@@ -204,9 +205,7 @@ async fn load(
         let _held = held;
         Ok(path)
     };
-    app.residency
-        .model(digest, app.residency.device(wanted), path)
-        .await
+    app.residency.model(digest, place, path).await
 }
 
 /// What the dry run asks: the manifest's sample, or zeros where a model alone
@@ -289,15 +288,14 @@ fn zeros(signature: &Signature) -> Option<DryRun> {
 async fn dry_run(
     app: &App,
     new: &NewVersion,
-    warm: Warm,
-    run: DryRun,
+    warm: &Arc<Warm>,
+    run: &DryRun,
 ) -> Result<Option<u64>, Failure> {
-    let warm = Arc::new(warm);
     let limits = &new.manifest.limits;
     let mut took = Duration::ZERO;
     for _ in 0..2 {
         let started = Instant::now();
-        let once = run_once(app, new, &warm, &run);
+        let once = run_once(app, new, warm, run);
         let outcome = tokio::time::timeout(limits.deadline, once).await;
         let outcome = outcome.unwrap_or(Err(Failure::Deadline {
             limit: limits.deadline,
@@ -315,6 +313,53 @@ async fn dry_run(
         }
     }
     Ok(Some(took.as_micros().try_into().unwrap_or(u64::MAX)))
+}
+
+/// How far a model alone, of less precision than f32, is off on the manifest's sample. Null
+/// where there is nothing to measure, or f32 fails where it did not.
+///
+/// A component asks its models in ways of its own, of which a sample says nothing.
+async fn deviation(
+    app: &Arc<App>,
+    folder: &Folder,
+    new: &NewVersion,
+    warm: &Warm,
+    run: DryRun,
+) -> serde_json::Value {
+    let model = warm.models.iter().next().zip(new.models.iter().next());
+    let Some(((name, loaded), (_, file))) = model else {
+        return serde_json::Value::Null;
+    };
+    let place = app.residency.place(new.manifest.models.get(name));
+    let measured = warm.code.is_none() && new.manifest.sample.is_some();
+    if !measured || place.precision == Precision::F32 {
+        return serde_json::Value::Null;
+    }
+    let exact = Place {
+        precision: Precision::F32,
+        ..place
+    };
+    let both = async {
+        let reference = load(app, folder, file, exact).await?;
+        let expected = app
+            .scheduler
+            .run(reference.model.clone(), run.inputs.clone());
+        let expected = expected.await?.outputs;
+        let found = app.scheduler.run(loaded.model.clone(), run.inputs);
+        Ok::<_, Failure>((found.await?.outputs, expected))
+    };
+    match tokio::time::timeout(new.manifest.limits.deadline, both).await {
+        Ok(Ok((found, expected))) => {
+            let off = firebox_engine::deviations(&found, &expected);
+            serde_json::to_value(off).unwrap_or_default()
+        }
+        Ok(Err(failure)) => {
+            tracing::warn!(function = %new.manifest.name, %failure,
+                "the deviation from f32 could not be measured");
+            serde_json::Value::Null
+        }
+        Err(_) => serde_json::Value::Null,
+    }
 }
 
 async fn run_once(

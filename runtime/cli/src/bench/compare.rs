@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use firebox_engine::Tensors;
 use serde::Serialize;
 
-use super::Engine;
+use super::{Difference, Engine};
 use crate::failure::{Failure, Result};
 
 /// How long each engine computes in a round.
@@ -29,10 +30,21 @@ pub struct Compared {
     /// The first engine's middle time over this one's: the least, the middle and the greatest
     /// of the rounds. Nothing for the first one itself.
     pub ratio: Option<[f64; 3]>,
+    /// How far the first engine's answer is from this one's. Nothing for the first one itself.
+    pub difference: Option<Difference>,
 }
 
-/// Measures engines in turns; the first one is compared with each of the others.
+/// Measures engines in turns; the first one is compared with each of the others, and so is its
+/// answer with theirs.
 pub fn compare(engines: &mut [Box<dyn Engine>], rounds: u32) -> Result<Vec<Compared>> {
+    let mut differences = Vec::new();
+    let mut ours: Option<Tensors> = None;
+    for engine in engines.iter_mut() {
+        let answer = engine.answer()?;
+        let difference = ours.as_ref().map(|ours| Difference::of(ours, &answer));
+        differences.push(difference.transpose()?);
+        ours.get_or_insert(answer);
+    }
     let mut counts = Vec::new();
     for engine in engines.iter_mut() {
         // The first runs make plans and touch memory.
@@ -61,10 +73,10 @@ pub fn compare(engines: &mut [Box<dyn Engine>], rounds: u32) -> Result<Vec<Compa
         }
     }
     let first = middles.first().cloned().unwrap_or_default();
-    let each = engines.iter().zip(times).zip(cpu.iter().zip(&middles));
-    let compared = each
-        .enumerate()
-        .map(|(number, ((engine, mut times), (cpu, middles)))| {
+    let each = cpu.iter().zip(middles.iter().zip(differences));
+    let each = engines.iter().zip(times).zip(each);
+    let compared = each.enumerate().map(
+        |(number, ((engine, mut times), (cpu, (middles, difference))))| {
             times.sort_unstable();
             if times.is_empty() {
                 return Err(Failure::new(format!("{} ran nothing", engine.name())));
@@ -85,8 +97,10 @@ pub fn compare(engines: &mut [Box<dyn Engine>], rounds: u32) -> Result<Vec<Compa
                     }
                     _ => None,
                 },
+                difference,
             })
-        });
+        },
+    );
     compared.collect()
 }
 
@@ -101,6 +115,8 @@ fn at(sorted: &[Duration], part: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use firebox_engine::Tensor;
+
     use super::*;
 
     struct Takes(u64);
@@ -110,6 +126,14 @@ mod tests {
             format!("takes {}", self.0)
         }
 
+        fn answer(&mut self) -> Result<Tensors> {
+            let values = [self.0 as f32];
+            Ok(vec![(
+                "y".into(),
+                Tensor::from_f32(vec![1], &values).unwrap(),
+            )])
+        }
+
         fn run(&mut self, count: u32) -> Result<(Vec<Duration>, Duration)> {
             let time = Duration::from_millis(self.0);
             Ok((vec![time; count as usize], time * count))
@@ -117,11 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_that_of_the_first_to_each_other() {
+    fn the_first_is_compared_with_each_other() {
         let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(Takes(100)), Box::new(Takes(200))];
         let all = compare(&mut engines, 3).unwrap();
         let ratios: Vec<_> = all.iter().map(|one| one.ratio).collect();
         assert_eq!(ratios, [None, Some([0.5; 3])]);
+        let found: Vec<_> = all.iter().map(|one| one.difference).collect();
+        let (absolute, relative) = (100.0, 0.5);
+        let expected = Difference { absolute, relative };
+        assert_eq!(found, [None, Some(expected)]);
         let first = &all[0];
         assert_eq!((first.p50_ns, first.cpu_ns, first.runs), (1e8, 1e8, 12));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use firebox_engine::{DType, Tensor, Tensors};
+use firebox_engine::{DType, Tensors, deviations};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -29,7 +29,6 @@ impl fmt::Display for Difference {
 impl Difference {
     /// Of answers with the same outputs.
     pub fn of(ours: &Tensors, theirs: &Tensors) -> Result<Difference> {
-        let mut largest = Difference::default();
         for (name, tensor) in ours {
             let other = theirs.iter().find(|(other, _)| other == name);
             let Some((_, other)) = other else {
@@ -43,47 +42,25 @@ impl Difference {
                     other.dtype()
                 )));
             }
-            let (a, b) = (numbers(name, tensor)?, numbers(name, other)?);
-            let size = b.iter().fold(0.0f64, |size, x| size.max(x.abs()));
-            for (a, b) in a.iter().zip(&b) {
-                let off = match (a.is_nan(), b.is_nan()) {
-                    (true, true) => 0.0,
-                    (false, false) if a == b => 0.0,
-                    (false, false) => (a - b).abs(),
-                    _ => f64::INFINITY,
-                };
-                largest.absolute = largest.absolute.max(off);
-                largest.relative = largest.relative.max(off / size.max(f64::MIN_POSITIVE));
+            if tensor.dtype() == DType::Bytes {
+                return Err(Failure::new(format!(
+                    "output `{name}` is of texts, which are not compared"
+                )));
             }
+        }
+        let mut largest = Difference::default();
+        for one in deviations(ours, theirs) {
+            largest.absolute = largest.absolute.max(one.max_absolute);
+            largest.relative = largest.relative.max(one.max_relative);
         }
         Ok(largest)
     }
 }
 
-fn numbers(name: &str, tensor: &Tensor) -> Result<Vec<f64>> {
-    let wide = |values: Option<Vec<f32>>| values.map(|v| v.into_iter().map(f64::from).collect());
-    let found = match tensor.dtype() {
-        DType::F32 => wide(tensor.to_f32()),
-        DType::F64 => tensor.to_f64(),
-        DType::I32 => tensor
-            .to_i32()
-            .map(|v| v.into_iter().map(f64::from).collect()),
-        DType::I64 => tensor
-            .to_i64()
-            .map(|v| v.into_iter().map(|x| x as f64).collect()),
-        DType::U8 | DType::Bool => Some(tensor.data().iter().map(|&x| f64::from(x)).collect()),
-        _ => None,
-    };
-    let dtype = tensor.dtype();
-    found.ok_or_else(|| {
-        Failure::new(format!(
-            "output `{name}` is of {dtype}, which is not compared"
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use firebox_engine::Tensor;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{DType, Device, Model, Options, Signature, StepTime, Tensor, Tensors};
+use firebox_engine::{
+    DType, Device, Model, Options, Precision, Signature, StepTime, Tensor, Tensors,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,6 +17,9 @@ use crate::failure::{Context, Failure, Result, causes};
 pub trait Engine {
     /// What tables call it.
     fn name(&self) -> String;
+
+    /// What the model gives.
+    fn answer(&mut self) -> Result<Tensors>;
 
     /// Runs so many times: the time of each run, and the processor's time for all of them.
     fn run(&mut self, count: u32) -> Result<(Vec<Duration>, Duration)>;
@@ -32,20 +37,26 @@ pub struct Footprint {
 /// This engine.
 pub struct Firebox {
     model: Model,
+    precision: Precision,
     inputs: Tensors,
 }
 
 impl Firebox {
     /// Loads a model.
-    pub fn open(path: &Path, device: Device, threads: usize) -> Result<Self> {
+    pub fn open(path: &Path, device: Device, threads: usize, precision: Precision) -> Result<Self> {
         let options = Options {
             device,
             threads: Some(threads),
+            precision,
         };
         let model = Model::open(path, &options)
             .context(|| format!("{} can't be loaded", path.display()))?;
         let inputs = Vec::new();
-        Ok(Self { model, inputs })
+        Ok(Self {
+            model,
+            precision,
+            inputs,
+        })
     }
 
     /// What the model takes and gives.
@@ -59,12 +70,6 @@ impl Firebox {
         self.answer().map(drop)
     }
 
-    /// What the model gives.
-    pub fn answer(&self) -> Result<Tensors> {
-        let answer = self.model.run(self.inputs.clone());
-        answer.context(|| "the model fails".into())
-    }
-
     /// The time of each step of one run.
     pub fn profile(&self) -> Result<Vec<StepTime>> {
         let ran = self.model.profile(self.inputs.clone());
@@ -74,7 +79,15 @@ impl Firebox {
 
 impl Engine for Firebox {
     fn name(&self) -> String {
-        "firebox".into()
+        match self.precision {
+            Precision::F32 => "firebox".into(),
+            precision => format!("firebox {precision}"),
+        }
+    }
+
+    fn answer(&mut self) -> Result<Tensors> {
+        let answer = self.model.run(self.inputs.clone());
+        answer.context(|| "the model fails".into())
     }
 
     fn run(&mut self, count: u32) -> Result<(Vec<Duration>, Duration)> {
@@ -100,11 +113,12 @@ pub fn once(
     path: &Path,
     device: Device,
     threads: usize,
+    precision: Precision,
     inputs: impl FnOnce(&Firebox) -> Result<Tensors>,
 ) -> Result<Footprint> {
     let before = memory("VmRSS:");
     let started = Instant::now();
-    let mut engine = Firebox::open(path, device, threads)?;
+    let mut engine = Firebox::open(path, device, threads, precision)?;
     let inputs = inputs(&engine)?;
     engine.feed(&inputs)?;
     Ok(Footprint {
@@ -202,22 +216,6 @@ impl Onnxruntime {
         let _: Value = exchange(&mut self.ask, &mut self.answers, &described)?;
         Ok(())
     }
-
-    /// What the model gives.
-    pub fn answer(&mut self) -> Result<Tensors> {
-        let line = json!({ "answer": self.files.path() });
-        let answered: Answered = exchange(&mut self.ask, &mut self.answers, &line)?;
-        let each = answered.outputs.into_iter().map(|output| {
-            let bytes =
-                std::fs::read(&output.file).context(|| "no answer of onnxruntime".into())?;
-            let tensor = Tensor::new(output.dtype, output.shape, bytes);
-            Ok((
-                output.name,
-                tensor.context(|| "onnxruntime's answer".into())?,
-            ))
-        });
-        each.collect()
-    }
 }
 
 /// Writes tensors to files, and says where they are.
@@ -255,6 +253,21 @@ fn exchange<T: for<'a> Deserialize<'a>>(
 impl Engine for Onnxruntime {
     fn name(&self) -> String {
         format!("onnxruntime {}", self.version)
+    }
+
+    fn answer(&mut self) -> Result<Tensors> {
+        let line = json!({ "answer": self.files.path() });
+        let answered: Answered = exchange(&mut self.ask, &mut self.answers, &line)?;
+        let each = answered.outputs.into_iter().map(|output| {
+            let bytes =
+                std::fs::read(&output.file).context(|| "no answer of onnxruntime".into())?;
+            let tensor = Tensor::new(output.dtype, output.shape, bytes);
+            Ok((
+                output.name,
+                tensor.context(|| "onnxruntime's answer".into())?,
+            ))
+        });
+        each.collect()
     }
 
     fn run(&mut self, count: u32) -> Result<(Vec<Duration>, Duration)> {

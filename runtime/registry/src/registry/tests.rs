@@ -40,6 +40,7 @@ fn version(registry: &Registry, content: &str) -> NewVersion {
         assets: BTreeMap::new(),
         signature: serde_json::json!({"inputs": []}),
         reference_latency_us: Some(12),
+        deviation: serde_json::Value::Null,
         snapshot: false,
     }
 }

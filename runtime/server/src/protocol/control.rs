@@ -68,6 +68,8 @@ struct VersionInfo<'a> {
     labels: Vec<&'a Label>,
     snapshot: bool,
     reference_latency_ms: Option<f64>,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    deviation: &'a serde_json::Value,
     signature: &'a Signature,
     models: BTreeMap<&'a str, ModelInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +81,7 @@ struct ModelInfo {
     digest: Digest,
     bytes: u64,
     device: firebox_registry::Device,
+    precision: firebox_registry::Precision,
 }
 
 impl<'a> VersionInfo<'a> {
@@ -88,12 +91,14 @@ impl<'a> VersionInfo<'a> {
         let models = record.models.iter().map(|(name, file)| {
             let section = record.manifest.models.get(name);
             let device = section.map(|section| section.device).unwrap_or_default();
+            let precision = section.map(|section| section.precision).unwrap_or_default();
             (
                 name.as_str(),
                 ModelInfo {
                     digest: file.digest,
                     bytes: file.bytes,
                     device,
+                    precision,
                 },
             )
         });
@@ -114,6 +119,7 @@ impl<'a> VersionInfo<'a> {
             labels: policy.labels_of(record.number).collect(),
             snapshot: record.snapshot,
             reference_latency_ms: record.reference_latency_us.map(|us| us as f64 / 1e3),
+            deviation: &record.deviation,
             signature: &version.signature,
             models: models.collect(),
             created_now: None,
