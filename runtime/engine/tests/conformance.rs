@@ -217,7 +217,7 @@ fn backend_tests_pass_but_for_those_that_are_known() {
     let device = std::env::var("FIREBOX_DEVICE").unwrap_or("cpu".into());
     let options = Options {
         device: device.parse().unwrap(),
-        threads: None,
+        ..Options::default()
     };
 
     let known = known();

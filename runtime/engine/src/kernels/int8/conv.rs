@@ -21,6 +21,9 @@ use super::codes::{Coding, encode_fours, weight_code, weight_scale};
 use super::linear::Int8;
 use super::{MOST, threads};
 
+/// Weights of a group of filters below which quantising an image costs what it brings.
+const FEWEST: usize = 2048;
+
 /// Whether filters `[made, channels / groups, …]` are large enough for what quantising costs,
 /// and their channels enough to be taken four at a time.
 pub(crate) fn pays(shape: &[usize], groups: usize) -> bool {
@@ -30,7 +33,11 @@ pub(crate) fn pays(shape: &[usize], groups: usize) -> bool {
     let depth = kernel
         .iter()
         .fold(channels, |depth, &size| depth.saturating_mul(size));
-    groups > 0 && channels >= 3 && made / groups >= 8 && depth >= 16
+    groups > 0
+        && channels >= 3
+        && made / groups >= 8
+        && depth >= 16
+        && (made / groups).saturating_mul(depth) >= FEWEST
 }
 
 /// Filters as codes of i8, with a scale for each.
