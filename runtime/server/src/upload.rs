@@ -5,28 +5,27 @@
 //! too, so it is not taken from under them when a caller hangs up. Only the
 //! commit leaves something behind, and it leaves a whole version.
 
+mod dry_run;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
+use firebox_engine::Signature;
 use firebox_registry::{
     BundleError, Commit, Digest, FunctionName, NewVersion, UnpackLimits, Unpacked, bundle,
 };
-use firebox_sandbox::{Assets, Context, Limits, Network, Parameter, Request};
+use firebox_sandbox::{Assets, Network};
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
 use crate::code;
-use crate::gateway::{CallModels, invoke_failure};
 use crate::problem::Failure;
-use crate::protocol::{body, invoke, utf8};
+use crate::protocol::body;
 use crate::residency::{Code, Loaded, Place, Warm};
-use crate::routing::takes_raw;
-use crate::scheduler::Named;
 use crate::server::App;
 
 /// The longest pause between two pieces of a bundle.
@@ -68,11 +67,10 @@ pub async fn receive(
     let (warm, signature) = validate(app, &folder, &mut new).await?;
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
-    let question = question(&new, sample, &signature).await?;
-    if let Some(question) = question {
+    if let Some(question) = dry_run::question(&new, sample, &signature).await? {
         let warm = Arc::new(warm);
-        new.reference_latency_us = dry_run(app, &new, &warm, &question).await?;
-        new.deviation = deviation(app, &folder, &new, &warm, question).await;
+        new.reference_latency_us = dry_run::dry_run(app, &new, &warm, &question).await?;
+        new.deviation = dry_run::deviation(app, &folder, &new, &warm, question).await;
     }
     commit(app, function, folder, new).await
 }
@@ -206,196 +204,6 @@ async fn load(
         Ok(path)
     };
     app.residency.model(digest, place, path).await
-}
-
-/// What the dry run asks: the manifest's sample, or zeros where a model alone
-/// says all there is to know.
-struct DryRun {
-    inputs: Named,
-    parameters: Vec<(String, Parameter)>,
-    /// Whether sizes were made up that the signature leaves open; a model may
-    /// rightly refuse those.
-    guessed: bool,
-}
-
-async fn question(
-    new: &NewVersion,
-    file: Option<PathBuf>,
-    signature: &Signature,
-) -> Result<Option<DryRun>, Failure> {
-    let Some((sample, file)) = new.manifest.sample.as_ref().zip(file) else {
-        return Ok(new.component.is_none().then(|| zeros(signature)).flatten());
-    };
-    let body = tokio::fs::read(file).await?;
-    let wrong = |failure: Failure| refused("the sample".into(), failure.to_string());
-    let inputs = if new.component.is_some() && takes_raw(signature) {
-        invoke::raw(&body).map_err(wrong)?
-    } else {
-        utf8(&body)
-            .and_then(|json| invoke::named_arrays(json, signature))
-            .map_err(wrong)?
-    };
-    let kind = Parameter::Text(sample.content_type.clone());
-    Ok(Some(DryRun {
-        inputs,
-        parameters: vec![("content-type".into(), kind)],
-        guessed: false,
-    }))
-}
-
-/// Zeros for every input; open sizes are 1. `None` where an input's elements
-/// have no zero, or its fixed sizes make it huge.
-fn zeros(signature: &Signature) -> Option<DryRun> {
-    const MAX_BYTES: usize = 1 << 30;
-    let sizes = |spec: &TensorSpec| -> Vec<usize> {
-        let dims = spec.shape.iter().flatten();
-        dims.map(|dim| {
-            if let firebox_engine::Dim::Fixed(size) = dim {
-                *size
-            } else {
-                1
-            }
-        })
-        .collect()
-    };
-    let inputs = signature.inputs.iter().map(|spec| {
-        let shape = sizes(spec);
-        let bytes = shape
-            .iter()
-            .try_fold(spec.dtype.size()?, |n, &d| n.checked_mul(d))?;
-        let tensor = (bytes <= MAX_BYTES).then(|| Tensor::new(spec.dtype, shape, vec![0; bytes]));
-        Some((spec.name.clone(), tensor?.ok()?))
-    });
-    let inputs = inputs.collect::<Option<_>>()?;
-    let open = |spec: &TensorSpec| match &spec.shape {
-        None => true,
-        // The first dimension is a batch nearly always, and 1 a good size for one.
-        Some(dims) => dims
-            .iter()
-            .skip(1)
-            .any(|d| !matches!(d, firebox_engine::Dim::Fixed(_))),
-    };
-    let guessed = signature.inputs.iter().any(open);
-    Some(DryRun {
-        inputs,
-        parameters: vec![],
-        guessed,
-    })
-}
-
-/// One real inference, and then one whose time is kept: the first makes plans
-/// and touches memory that later ones find ready.
-async fn dry_run(
-    app: &App,
-    new: &NewVersion,
-    warm: &Arc<Warm>,
-    run: &DryRun,
-) -> Result<Option<u64>, Failure> {
-    let limits = &new.manifest.limits;
-    let mut took = Duration::ZERO;
-    for _ in 0..2 {
-        let started = Instant::now();
-        let once = run_once(app, new, warm, run);
-        let outcome = tokio::time::timeout(limits.deadline, once).await;
-        let outcome = outcome.unwrap_or(Err(Failure::Deadline {
-            limit: limits.deadline,
-        }));
-        took = started.elapsed();
-        match outcome {
-            Ok(()) => {}
-            Err(failure) if run.guessed => {
-                tracing::info!(function = %new.manifest.name, %failure,
-                    "the model did not run on zeros of made-up sizes; give a [sample]");
-                return Ok(None);
-            }
-            Err(failure @ (Failure::ShuttingDown | Failure::Busy(_))) => return Err(failure),
-            Err(failure) => return Err(refused("the dry run failed".into(), failure.to_string())),
-        }
-    }
-    Ok(Some(took.as_micros().try_into().unwrap_or(u64::MAX)))
-}
-
-/// How far a model alone, of less precision than f32, is off on the manifest's sample. Null
-/// where there is nothing to measure, or f32 fails where it did not.
-///
-/// A component asks its models in ways of its own, of which a sample says nothing.
-async fn deviation(
-    app: &Arc<App>,
-    folder: &Folder,
-    new: &NewVersion,
-    warm: &Warm,
-    run: DryRun,
-) -> serde_json::Value {
-    let model = warm.models.iter().next().zip(new.models.iter().next());
-    let Some(((name, loaded), (_, file))) = model else {
-        return serde_json::Value::Null;
-    };
-    let place = app.residency.place(new.manifest.models.get(name));
-    let measured = warm.code.is_none() && new.manifest.sample.is_some();
-    if !measured || place.precision == Precision::F32 {
-        return serde_json::Value::Null;
-    }
-    let exact = Place {
-        precision: Precision::F32,
-        ..place
-    };
-    let both = async {
-        let reference = load(app, folder, file, exact).await?;
-        let expected = app
-            .scheduler
-            .run(reference.model.clone(), run.inputs.clone());
-        let expected = expected.await?.outputs;
-        let found = app.scheduler.run(loaded.model.clone(), run.inputs);
-        Ok::<_, Failure>((found.await?.outputs, expected))
-    };
-    match tokio::time::timeout(new.manifest.limits.deadline, both).await {
-        Ok(Ok((found, expected))) => {
-            let off = firebox_engine::deviations(&found, &expected);
-            serde_json::to_value(off).unwrap_or_default()
-        }
-        Ok(Err(failure)) => {
-            tracing::warn!(function = %new.manifest.name, %failure,
-                "the deviation from f32 could not be measured");
-            serde_json::Value::Null
-        }
-        Err(_) => serde_json::Value::Null,
-    }
-}
-
-async fn run_once(
-    app: &App,
-    new: &NewVersion,
-    warm: &Arc<Warm>,
-    run: &DryRun,
-) -> Result<(), Failure> {
-    let limits = &new.manifest.limits;
-    let Some(code) = &warm.code else {
-        if let Some(model) = warm.models.values().next() {
-            app.scheduler
-                .run(model.model.clone(), run.inputs.clone())
-                .await?;
-        }
-        return Ok(());
-    };
-    let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
-    let context = Context {
-        limits: Limits {
-            memory,
-            deadline: limits.deadline,
-        },
-        models: Arc::new(CallModels::new(warm.clone(), app.scheduler.clone())),
-        assets: code.assets.clone(),
-        network: code.network.clone(),
-    };
-    let request = Request {
-        id: "dry-run".into(),
-        inputs: run.inputs.clone(),
-        parameters: run.parameters.clone(),
-    };
-    let answer = code.component.invoke(request, context).await;
-    answer
-        .map(drop)
-        .map_err(|error| invoke_failure(error, limits.deadline))
 }
 
 async fn commit(

@@ -1,0 +1,217 @@
+//! What a version is tried on before it is committed, and what that tells of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
+use firebox_registry::NewVersion;
+use firebox_sandbox::{Context, Limits, Parameter, Request};
+
+use super::{Folder, blocking, load, refused};
+use crate::gateway::{CallModels, invoke_failure};
+use crate::problem::Failure;
+use crate::protocol::{invoke, utf8};
+use crate::residency::{Loaded, Place, Warm};
+use crate::routing::takes_raw;
+use crate::scheduler::Named;
+use crate::server::App;
+
+/// What the dry run asks: the manifest's sample, or zeros where a model alone
+/// says all there is to know.
+pub(super) struct DryRun {
+    inputs: Named,
+    parameters: Vec<(String, Parameter)>,
+    /// Whether sizes were made up that the signature leaves open; a model may
+    /// rightly refuse those.
+    guessed: bool,
+}
+
+pub(super) async fn question(
+    new: &NewVersion,
+    file: Option<PathBuf>,
+    signature: &Signature,
+) -> Result<Option<DryRun>, Failure> {
+    let Some((sample, file)) = new.manifest.sample.as_ref().zip(file) else {
+        return Ok(new.component.is_none().then(|| zeros(signature)).flatten());
+    };
+    let body = tokio::fs::read(file).await?;
+    let wrong = |failure: Failure| refused("the sample".into(), failure.to_string());
+    let inputs = if new.component.is_some() && takes_raw(signature) {
+        invoke::raw(&body).map_err(wrong)?
+    } else {
+        utf8(&body)
+            .and_then(|json| invoke::named_arrays(json, signature))
+            .map_err(wrong)?
+    };
+    let kind = Parameter::Text(sample.content_type.clone());
+    Ok(Some(DryRun {
+        inputs,
+        parameters: vec![("content-type".into(), kind)],
+        guessed: false,
+    }))
+}
+
+/// Zeros for every input; open sizes are 1. `None` where an input's elements
+/// have no zero, or its fixed sizes make it huge.
+fn zeros(signature: &Signature) -> Option<DryRun> {
+    const MAX_BYTES: usize = 1 << 30;
+    let sizes = |spec: &TensorSpec| -> Vec<usize> {
+        let dims = spec.shape.iter().flatten();
+        dims.map(|dim| {
+            if let firebox_engine::Dim::Fixed(size) = dim {
+                *size
+            } else {
+                1
+            }
+        })
+        .collect()
+    };
+    let inputs = signature.inputs.iter().map(|spec| {
+        let shape = sizes(spec);
+        let bytes = shape
+            .iter()
+            .try_fold(spec.dtype.size()?, |n, &d| n.checked_mul(d))?;
+        let tensor = (bytes <= MAX_BYTES).then(|| Tensor::new(spec.dtype, shape, vec![0; bytes]));
+        Some((spec.name.clone(), tensor?.ok()?))
+    });
+    let inputs = inputs.collect::<Option<_>>()?;
+    let open = |spec: &TensorSpec| match &spec.shape {
+        None => true,
+        // The first dimension is a batch nearly always, and 1 a good size for one.
+        Some(dims) => dims
+            .iter()
+            .skip(1)
+            .any(|d| !matches!(d, firebox_engine::Dim::Fixed(_))),
+    };
+    let guessed = signature.inputs.iter().any(open);
+    Some(DryRun {
+        inputs,
+        parameters: vec![],
+        guessed,
+    })
+}
+
+/// One real inference, and then one whose time is kept: the first makes plans
+/// and touches memory that later ones find ready.
+pub(super) async fn dry_run(
+    app: &App,
+    new: &NewVersion,
+    warm: &Arc<Warm>,
+    run: &DryRun,
+) -> Result<Option<u64>, Failure> {
+    let limits = &new.manifest.limits;
+    let mut took = Duration::ZERO;
+    for _ in 0..2 {
+        let started = Instant::now();
+        let once = run_once(app, new, warm, run);
+        let outcome = tokio::time::timeout(limits.deadline, once).await;
+        let outcome = outcome.unwrap_or(Err(Failure::Deadline {
+            limit: limits.deadline,
+        }));
+        took = started.elapsed();
+        match outcome {
+            Ok(()) => {}
+            Err(failure) if run.guessed => {
+                tracing::info!(function = %new.manifest.name, %failure,
+                    "the model did not run on zeros of made-up sizes; give a [sample]");
+                return Ok(None);
+            }
+            Err(failure @ (Failure::ShuttingDown | Failure::Busy(_))) => return Err(failure),
+            Err(failure) => return Err(refused("the dry run failed".into(), failure.to_string())),
+        }
+    }
+    Ok(Some(took.as_micros().try_into().unwrap_or(u64::MAX)))
+}
+
+/// How far a model alone, of less precision than f32, is off on the manifest's sample. Null
+/// where there is nothing to measure, or it can't be measured.
+///
+/// A component asks its models in ways of its own, of which a sample says nothing.
+pub(super) async fn deviation(
+    app: &Arc<App>,
+    folder: &Folder,
+    new: &NewVersion,
+    warm: &Warm,
+    run: DryRun,
+) -> serde_json::Value {
+    let model = warm.models.iter().next().zip(new.models.values().next());
+    let Some(((name, loaded), file)) = model else {
+        return serde_json::Value::Null;
+    };
+    let place = app.residency.place(new.manifest.models.get(name));
+    let measured = warm.code.is_none() && new.manifest.sample.is_some();
+    if !measured || place.precision == Precision::F32 {
+        return serde_json::Value::Null;
+    }
+    let exact = Place {
+        precision: Precision::F32,
+        ..place
+    };
+    let off = async {
+        let exact = load(app, folder, file, exact).await?;
+        let expected = answer(app, new, &exact, run.inputs.clone()).await?;
+        let found = answer(app, new, loaded, run.inputs).await?;
+        blocking(move || {
+            let off = firebox_engine::deviations(&found, &expected);
+            serde_json::to_value(off).map_err(|error| Failure::Internal(error.to_string()))
+        })
+        .await
+    };
+    off.await.unwrap_or_else(|failure: Failure| {
+        tracing::warn!(function = %new.manifest.name, %failure,
+            "the deviation from f32 could not be measured");
+        serde_json::Value::Null
+    })
+}
+
+/// One run of a model alone, within the deadline of a request.
+async fn answer(
+    app: &App,
+    new: &NewVersion,
+    loaded: &Loaded,
+    inputs: Named,
+) -> Result<Named, Failure> {
+    let limit = new.manifest.limits.deadline;
+    let run = app.scheduler.run(loaded.model.clone(), inputs);
+    match tokio::time::timeout(limit, run).await {
+        Ok(done) => Ok(done?.outputs),
+        Err(_) => Err(Failure::Deadline { limit }),
+    }
+}
+
+async fn run_once(
+    app: &App,
+    new: &NewVersion,
+    warm: &Arc<Warm>,
+    run: &DryRun,
+) -> Result<(), Failure> {
+    let limits = &new.manifest.limits;
+    let Some(code) = &warm.code else {
+        if let Some(model) = warm.models.values().next() {
+            app.scheduler
+                .run(model.model.clone(), run.inputs.clone())
+                .await?;
+        }
+        return Ok(());
+    };
+    let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
+    let context = Context {
+        limits: Limits {
+            memory,
+            deadline: limits.deadline,
+        },
+        models: Arc::new(CallModels::new(warm.clone(), app.scheduler.clone())),
+        assets: code.assets.clone(),
+        network: code.network.clone(),
+    };
+    let request = Request {
+        id: "dry-run".into(),
+        inputs: run.inputs.clone(),
+        parameters: run.parameters.clone(),
+    };
+    let answer = code.component.invoke(request, context).await;
+    answer
+        .map(drop)
+        .map_err(|error| invoke_failure(error, limits.deadline))
+}
