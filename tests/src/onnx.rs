@@ -16,6 +16,14 @@ pub fn add(amount: f32) -> Vec<u8> {
     model(&node("Add", &["x", "amount"]), &[constant])
 }
 
+/// `y = x · weights`, weights `[size, size]`, row by row.
+pub fn product(weights: &[f32], size: usize) -> Vec<u8> {
+    let raw: Vec<u8> = weights.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let dims = [int(1, size as u64), int(1, size as u64)].concat();
+    let constant = [dims, int(2, FLOAT), text(8, "weights"), part(9, &raw)].concat();
+    model(&node("MatMul", &["x", "weights"]), &[constant])
+}
+
 /// A model whose one node, `strange`, is of an operator that ONNX doesn't have.
 pub fn unknown_operator() -> Vec<u8> {
     model(&node("FrobnicateTwice", &["x"]), &[])

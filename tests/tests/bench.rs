@@ -53,6 +53,20 @@ fn a_model_is_timed() {
 }
 
 #[test]
+fn int8_is_timed_against_f32_and_told_how_near_it_is() {
+    let arguments = ["--rounds", "1", "--json", "--precision", "int8"];
+    let said = json(&bench(&model(), &[&SHAPE[..], &arguments].concat()));
+    let [int8, exact] = said["engines"].as_array().unwrap().as_slice() else {
+        panic!("expected two engines: {said}");
+    };
+    assert_eq!(int8["engine"], "firebox int8");
+    assert_eq!(exact["engine"], "firebox");
+    assert!(exact["ratio"][1].as_f64().unwrap() > 0.0, "{exact}");
+    let relative = exact["difference"]["relative"].as_f64().unwrap();
+    assert!(relative > 0.0 && relative < 0.5, "{exact}");
+}
+
+#[test]
 fn a_profile_tells_every_step() {
     let said = json(&bench(
         &model(),
@@ -94,6 +108,10 @@ fn what_cannot_be_timed_is_said() {
     );
     let wrong = failed(&model(), &["--input", "x=1x4x48x192"], 1);
     assert!(wrong.contains("[1, 4, 48, 192]"), "{wrong}");
+    let precision = failed(&model(), &["--precision", "int4"], 2);
+    assert!(precision.contains("expected f32 or int8"), "{precision}");
+    let device = failed(&model(), &["--precision", "int8", "--device", "cuda"], 2);
+    assert!(device.contains("int8 is for the cpu"), "{device}");
     let shape = failed(&model(), &["--input", "x=1,3"], 2);
     assert!(shape.contains("sizes with x between them"), "{shape}");
 }

@@ -9,7 +9,7 @@ mod profile;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use firebox_engine::Precision;
+use firebox_engine::{Device, Precision};
 use serde_json::json;
 
 pub use compare::{Compared, compare};
@@ -17,7 +17,7 @@ pub use difference::Difference;
 pub use engines::{Engine, Firebox, Footprint, Onnxruntime};
 pub use inputs::{Input, inputs};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{Format, print, table};
 
 /// Another engine.
@@ -46,7 +46,7 @@ pub struct BenchArgs {
     threads: u32,
     /// Where it computes: cpu, wgpu, wgpu:N, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
-    device: firebox_engine::Device,
+    device: Device,
     /// How finely it computes, on the CPU: f32, or int8 for large weights in 8 bits, which is
     /// measured against f32 in turns
     #[arg(long, default_value_t)]
@@ -74,6 +74,11 @@ pub struct BenchArgs {
 /// Carries the command out.
 pub fn run(args: &BenchArgs) -> Result {
     let threads = args.threads as usize;
+    if args.precision != Precision::F32 && args.device != Device::Cpu {
+        let (precision, device) = (args.precision, args.device);
+        let what = format!("{precision} is for the cpu; on {device} a model computes in f32");
+        return Err(Failure::usage(what).hint("leave out --device or --precision"));
+    }
     if args.once {
         let given =
             |model: &Firebox| inputs(model.signature(), args.batch as usize, &args.inputs, 0);

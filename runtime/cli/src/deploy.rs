@@ -186,13 +186,15 @@ fn account(version: &VersionInfo) -> String {
         ),
     ];
     facts.extend(version.deviation.iter().map(|off| {
-        let number = |x: Option<f64>| x.map_or("not finite".into(), |x| format!("{x:.4}"));
-        let (most, cosine) = (number(off.max_relative), number(off.cosine));
-        let text = format!(
-            "{}: cosine {cosine}, at most {most} of the largest",
-            off.output
-        );
-        ("off from f32", text)
+        let most = match off.max_relative {
+            Some(most) => format!("by {most:.4} of the largest number at most"),
+            None => "beyond all bounds".into(),
+        };
+        let cosine = match off.cosine {
+            Some(cosine) => format!(", cosine {cosine:.4}"),
+            None => String::new(),
+        };
+        ("off from f32", format!("{}: {most}{cosine}", off.output))
     }));
     let facts = output::facts(&facts);
     let next = match version.share_bp {
@@ -265,5 +267,22 @@ mod tests {
              traffic            0%\n  reference latency  1.50 ms\n\
              It takes no traffic yet: firebox traffic adder 2=100"
         );
+    }
+
+    #[test]
+    fn a_model_of_less_precision_is_told_how_far_it_is_off() {
+        let version: VersionInfo = serde_json::from_value(json!({
+            "function": "adder", "version": 1, "digest": "sha256:ab", "bundle_bytes": 2048,
+            "created": "2024-01-01T00:00:00Z", "kind": "model", "tier": "on-demand",
+            "residency": "cold", "share_bp": 10000, "snapshot": false,
+            "reference_latency_ms": 1.5, "deviation": [{
+                "output": "y", "max_absolute": null, "max_relative": null,
+                "mean_absolute": null, "cosine": 0.99951,
+            }],
+        }))
+        .unwrap();
+        let said = account(&version);
+        let off = "off from f32       y: beyond all bounds, cosine 0.9995";
+        assert!(said.ends_with(off), "{said}");
     }
 }

@@ -94,7 +94,8 @@ pub enum Precision {
     /// As the model says.
     #[default]
     F32,
-    /// Weights are quantised to 8 bits when it is loaded on a processor.
+    /// Large weights are quantised to 8 bits when it is loaded on the processor; elsewhere it
+    /// computes as it says.
     Int8,
 }
 
@@ -534,6 +535,9 @@ hosts = ["example.com:8080"]
         assert_eq!(manifest.limits.deadline, Duration::from_secs(10));
         assert_eq!(manifest.scaling.keep_alive, Duration::from_secs(60));
         assert_eq!(manifest.function.unwrap().component, None);
+        let manifest = Manifest::parse("name = 'a'\n[models.m]\npath = 'm.onnx'").unwrap();
+        assert_eq!(manifest.models["m"].precision, Precision::F32);
+        assert!(!manifest.to_toml().unwrap().contains("precision"));
     }
 
     #[test]
@@ -590,6 +594,10 @@ hosts = ["example.com:8080"]
                 "a file itself",
             ),
             ("name = 'a'\n[models.'a b']\npath = 'a'", "model's name"),
+            (
+                "name = 'a'\n[models.a]\npath = 'a'\nprecision = 'int4'",
+                "expected `f32` or `int8`",
+            ),
             (
                 "name = 'a'\n[function]\n[network]\nhosts = ['http://a/']",
                 "example.com",

@@ -37,14 +37,14 @@ pub struct Compared {
 /// Measures engines in turns; the first one is compared with each of the others, and so is its
 /// answer with theirs.
 pub fn compare(engines: &mut [Box<dyn Engine>], rounds: u32) -> Result<Vec<Compared>> {
-    let mut differences = Vec::new();
-    let mut ours: Option<Tensors> = None;
-    for engine in engines.iter_mut() {
-        let answer = engine.answer()?;
-        let difference = ours.as_ref().map(|ours| Difference::of(ours, &answer));
-        differences.push(difference.transpose()?);
-        ours.get_or_insert(answer);
-    }
+    let answers = engines.iter_mut().map(|engine| engine.answer());
+    let answers: Vec<Tensors> = answers.collect::<Result<_>>()?;
+    let differences = answers.iter().enumerate();
+    let differences = differences.map(|(number, answer)| match answers.first() {
+        Some(ours) if number > 0 => Difference::of(ours, answer).map(Some),
+        _ => Ok(None),
+    });
+    let differences: Vec<_> = differences.collect::<Result<_>>()?;
     let mut counts = Vec::new();
     for engine in engines.iter_mut() {
         // The first runs make plans and touch memory.
