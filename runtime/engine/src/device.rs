@@ -78,7 +78,8 @@ pub struct DeviceInfo {
     pub note: Option<String>,
 }
 
-/// The devices of this machine, and those that this build could use but does not find.
+/// The devices of this machine, and those that this build could use but does not find. GPUs
+/// are opened to ask for their names.
 pub fn devices() -> Vec<DeviceInfo> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut found = vec![DeviceInfo {
@@ -109,14 +110,35 @@ fn gpus(
     match found {
         Err(reason) => missing(reason),
         Ok(found) if found.is_empty() => missing("none found".into()),
-        Ok(found) => (0..found.len())
-            .map(|index| DeviceInfo {
-                device: device(index),
-                name: format!("{name} GPU {index}"),
-                available: true,
-                note: None,
+        Ok(found) => found
+            .iter()
+            .enumerate()
+            .map(|(index, found)| {
+                let called = adapter(found);
+                DeviceInfo {
+                    device: device(index),
+                    available: called.is_ok(),
+                    name: called.clone().unwrap_or(format!("{name} GPU {index}")),
+                    note: called.err(),
+                }
             })
             .collect(),
+    }
+}
+
+/// Opens a device and says what its driver calls it.
+fn adapter(device: &DispatchDevice) -> Result<String, String> {
+    match device {
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(device) => {
+            let name = || device.client().properties().identity.name.clone();
+            std::panic::catch_unwind(name).map_err(|_| "it could not be opened".into())
+        }
+        #[allow(
+            unreachable_patterns,
+            reason = "a build without GPUs has no other devices"
+        )]
+        _ => Ok("processor".into()),
     }
 }
 
@@ -141,6 +163,11 @@ pub(crate) fn open(device: Device) -> Result<DispatchDevice, LoadError> {
 /// The processor as burn names it.
 pub(crate) fn cpu() -> DispatchDevice {
     DispatchDevice::Flex(burn_flex::FlexDevice)
+}
+
+/// Whether it is the processor.
+pub(crate) fn is_cpu(device: &DispatchDevice) -> bool {
+    matches!(device, DispatchDevice::Flex(_))
 }
 
 /// Runs a driver's enumeration, which may panic where the driver is missing.

@@ -1,13 +1,16 @@
 //! Running nodes: an operator, or the bodies of control flow that only the data decides.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn_dispatch::DispatchDevice;
 
+use crate::device;
 use crate::error::{OpError, RunError};
 use crate::graph::{Block, Contrib, Node, Op, Program, Scan, ValueId};
 use crate::ops::{self, Args, stacked};
+use crate::place::{Machine, Place};
 use crate::signature::{Dim, TensorSpec};
 use crate::tensor::DType;
 use crate::value::{Item, MAX_TENSOR_BYTES, Value};
@@ -36,16 +39,25 @@ pub(crate) fn guard<T>(
             node: node.name.clone(),
             source,
         }),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let message = text.unwrap_or("a panic without a message").to_owned();
-            Err(RunError::Internal {
-                node: node.name.clone(),
-                message,
-            })
-        }
+        Err(panic) => Err(RunError::Internal {
+            node: node.name.clone(),
+            message: message(&*panic),
+        }),
     }
+}
+
+/// The reason why `work` fails, or panics, outside any node.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, OpError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(panic) => Err(message(&*panic)),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").to_owned()
 }
 
 /// The operator as messages name it: the variant's name.
@@ -108,7 +120,7 @@ pub(crate) type Scope = HashMap<ValueId, Item>;
 /// Where bodies run.
 pub(crate) struct Bodies<'a> {
     pub program: &'a Program,
-    pub device: &'a DispatchDevice,
+    pub machine: &'a Machine,
     /// What they read from outside.
     pub scope: Scope,
 }
@@ -125,7 +137,10 @@ impl Bodies<'_> {
             Op::Scan { body, scan } if scan.batched => self.scan_batch(node, body, scan, args),
             Op::Scan { body, scan } => self.scan(node, body, scan, args),
             Op::SequenceMap { body } => self.map(node, body, args),
-            _ => run_node(node, args, self.device),
+            _ => match self.machine.of_body(node) {
+                Some(place) => self.machine.run(place, node, args),
+                None => self.machine.place_in_body(node, args),
+            },
         }
     }
 
@@ -133,10 +148,14 @@ impl Bodies<'_> {
     fn block(&mut self, block: &Block, inputs: Vec<Item>) -> Result<Vec<Item>, RunError> {
         self.scope.extend(block.inputs.iter().copied().zip(inputs));
         for node in &block.nodes {
+            let on_host = self.machine.of_body(node) == Some(Place::Fallback);
             let args = node
                 .inputs
                 .iter()
-                .map(|input| input.map(|id| self.read(id)).transpose())
+                .map(|input| match input {
+                    Some(id) if on_host => self.read_on_host(node, *id).map(Some),
+                    input => input.map(|id| self.read(id)).transpose(),
+                })
                 .collect::<Result<Vec<_>, _>>()?;
             let made = self.control(node, args)?;
             let made = node.outputs.iter().zip(made);
@@ -155,6 +174,16 @@ impl Bodies<'_> {
             node: self.program.names.get(id).cloned().unwrap_or_default(),
             message: "a value is read before it is made".into(),
         })
+    }
+
+    /// The same for a node that runs on the host: a weight is not moved there each time.
+    fn read_on_host(&self, node: &Node, id: ValueId) -> Result<Item, RunError> {
+        match self.program.constant(id) {
+            Some(weight) if !self.scope.contains_key(&id) => {
+                guard(node, || Ok(self.machine.copy(id, weight)?.into()))
+            }
+            _ => self.read(id),
+        }
     }
 
     fn repeat(
@@ -181,8 +210,8 @@ impl Bodies<'_> {
                 let message = format!("it is not done after {MAX_ROUNDS} rounds");
                 return guard(node, || Err(OpError::Value(message)));
             }
-            let number = Value::from_ints(&[round], &[], &crate::device::cpu());
-            let condition = Value::from_bools(vec![true], &[], &crate::device::cpu());
+            let number = Value::from_ints(&[round], &[], &device::cpu());
+            let condition = Value::from_bools(vec![true], &[], &device::cpu());
             let mut inputs = vec![number.into(), condition.into()];
             let number_of_states = states.len();
             inputs.append(&mut states);
@@ -197,7 +226,7 @@ impl Bodies<'_> {
             round += 1;
         }
         states.extend(guard(node, || {
-            rows.stack(declared, &vec![(0, false); declared.len()], self.device)
+            rows.stack(declared, &vec![(0, false); declared.len()])
         })?);
         Ok(states)
     }
@@ -238,7 +267,7 @@ impl Bodies<'_> {
             guard(node, || made.push(row))?;
         }
         let (declared, axes) = (vec![None; columns], vec![(0, false); columns]);
-        guard(node, || made.stack(&declared, &axes, self.device))
+        guard(node, || made.stack(&declared, &axes))
     }
 
     fn scan(
@@ -279,9 +308,7 @@ impl Bodies<'_> {
             guard(node, || rows.push(made.collect()))?;
         }
         let declared = vec![None; scan.outputs.len()];
-        states.extend(guard(node, || {
-            rows.stack(&declared, &scan.outputs, self.device)
-        })?);
+        states.extend(guard(node, || rows.stack(&declared, &scan.outputs))?);
         Ok(states)
     }
 
@@ -362,25 +389,24 @@ impl Rows {
         self,
         declared: &[Option<TensorSpec>],
         axes: &[(i64, bool)],
-        device: &DispatchDevice,
     ) -> Result<Vec<Item>, OpError> {
         let columns = self.columns.into_iter().zip(declared).zip(axes);
         columns
             .map(|((mut column, declared), &(axis, backward))| {
                 if column.is_empty() {
-                    return nothing(declared.as_ref(), device).map(Item::from);
+                    return nothing(declared.as_ref()).map(Item::from);
                 }
                 if backward {
                     column.reverse();
                 }
-                stacked(column, axis).map(Item::from)
+                stacked(Value::together(column)?, axis).map(Item::from)
             })
             .collect()
     }
 }
 
 /// No rows of what is declared.
-fn nothing(declared: Option<&TensorSpec>, device: &DispatchDevice) -> Result<Value, OpError> {
+fn nothing(declared: Option<&TensorSpec>) -> Result<Value, OpError> {
     let size = |dim: &Dim| match dim {
         Dim::Fixed(size) => *size,
         Dim::Named(_) | Dim::Any => 0,
@@ -389,5 +415,5 @@ fn nothing(declared: Option<&TensorSpec>, device: &DispatchDevice) -> Result<Val
     let mut shape = vec![0];
     shape.extend(sizes.into_iter().flatten().map(size));
     let dtype = declared.map_or(DType::F32, |spec| spec.dtype);
-    Value::full(dtype, &shape, 0.0, device)
+    Value::full(dtype, &shape, 0.0, &device::cpu())
 }

@@ -1,10 +1,9 @@
-//! What is the same in every run is computed once, when the model is loaded.
+//! What is the same in every run is computed once, when the model is loaded, on the host.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use burn_dispatch::DispatchDevice;
-
+use crate::device;
 use crate::exec;
 use crate::graph::{Block, Node, Op, Program, ValueId};
 use crate::signature::{Dim, Signature};
@@ -16,13 +15,13 @@ const GROWTH_BYTES: usize = 64 << 10;
 
 /// Replaces nodes that read constants only by their results, and an `If` with a constant
 /// condition by its branch. A node that fails is left to fail when it runs.
-pub(crate) fn fold(program: &mut Program, device: &DispatchDevice) {
+pub(crate) fn fold(program: &mut Program) {
     let root = std::mem::take(&mut program.root);
-    program.root = fold_block(program, root, device);
+    program.root = fold_block(program, root);
     prune(program);
 }
 
-fn fold_block(program: &mut Program, mut block: Block, device: &DispatchDevice) -> Block {
+fn fold_block(program: &mut Program, mut block: Block) -> Block {
     let mut nodes = Vec::with_capacity(block.nodes.len());
     for node in std::mem::take(&mut block.nodes) {
         if node.op.is_control() {
@@ -33,21 +32,21 @@ fn fold_block(program: &mut Program, mut block: Block, device: &DispatchDevice) 
                 .cloned();
             match taken {
                 Some(branch) => {
-                    let branch = fold_block(program, branch, device);
+                    let branch = fold_block(program, branch);
                     nodes.extend(branch.nodes);
                     nodes.extend(renames(&node, &branch.outputs));
                 }
                 None => {
                     let mut node = (*node).clone();
                     for block in node.op.blocks_mut() {
-                        *block = fold_block(program, std::mem::take(block), device);
+                        *block = fold_block(program, std::mem::take(block));
                     }
                     nodes.push(Arc::new(node));
                 }
             }
             continue;
         }
-        match constant_results(program, &node, device) {
+        match constant_results(program, &node) {
             None => nodes.push(node),
             Some(made) => {
                 for (id, value) in node.outputs.iter().zip(made) {
@@ -81,7 +80,7 @@ fn renames(node: &Node, from: &[ValueId]) -> Vec<Arc<Node>> {
         .collect()
 }
 
-fn constant_results(program: &Program, node: &Node, device: &DispatchDevice) -> Option<Vec<Value>> {
+fn constant_results(program: &Program, node: &Node) -> Option<Vec<Value>> {
     if node.inputs.iter().all(Option::is_none) || node.op.draws() {
         return None;
     }
@@ -96,7 +95,7 @@ fn constant_results(program: &Program, node: &Node, device: &DispatchDevice) -> 
         .collect::<Result<Vec<_>, ()>>()
         .ok()?;
     let before: usize = args.iter().flatten().map(Item::bytes).sum();
-    let made = exec::run_node(node, args, device).ok()?;
+    let made = exec::run_node(node, args, &device::cpu()).ok()?;
     let made = made.into_iter().map(Item::tensor);
     let made = made.collect::<Result<Vec<_>, _>>().ok()?;
     let after: usize = made.iter().map(Value::bytes).sum();

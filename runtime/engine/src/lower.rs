@@ -12,8 +12,6 @@ mod operators;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use burn_dispatch::DispatchDevice;
-
 use crate::device;
 use crate::error::LoadError;
 use crate::graph::{Block, Node, Program, ValueId};
@@ -24,17 +22,11 @@ use crate::onnx::proto::{
 };
 use crate::signature::{Dim, Signature, TensorSpec};
 use crate::tensor::Tensor;
-use crate::value::{Value, is_float};
+use crate::value::Value;
 use attributes::Attributes;
 
-/// Integer tensors up to this size stay on the host, where shapes are computed.
-const HOST_ELEMENTS: usize = 1024;
-
-/// Lowers a decoded model, and says what it takes and gives.
-pub(crate) fn lower(
-    mut model: ModelProto,
-    device: &DispatchDevice,
-) -> Result<(Program, Signature), LoadError> {
+/// Lowers a decoded model, its weights on the host, and says what it takes and gives.
+pub(crate) fn lower(mut model: ModelProto) -> Result<(Program, Signature), LoadError> {
     let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
     let sparse = graph.sparse_initializer.iter().map(sparse_name);
     let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
@@ -55,7 +47,6 @@ pub(crate) fn lower(
         .collect();
     let mut lowering = Lowering {
         program: Program::default(),
-        device: device.clone(),
         opsets,
         functions: functions::by_name(model.functions),
         calls: 0,
@@ -136,7 +127,6 @@ fn spec(info: &ValueInfoProto) -> Result<TensorSpec, LoadError> {
 
 struct Lowering {
     program: Program,
-    device: DispatchDevice,
     /// Version of each imported domain.
     opsets: HashMap<String, i64>,
     /// Operators that the model defines.
@@ -251,7 +241,6 @@ impl Lowering {
         } else {
             let mut context = operators::Context {
                 program: &mut self.program,
-                device: &self.device,
                 node: &name,
                 inputs: &mut inputs,
                 outputs: proto.output.len(),
@@ -314,21 +303,9 @@ impl Lowering {
     }
 
     fn upload(&self, name: &str, tensor: Tensor) -> Result<Value, LoadError> {
-        upload(tensor, &self.device).map_err(|error| LoadError::Weights {
+        Value::upload(tensor, &device::cpu()).map_err(|error| LoadError::Weights {
             name: name.to_owned(),
             reason: error.to_string(),
         })
-    }
-}
-
-/// Puts a constant where it will be read: shapes and indices on the host.
-pub(crate) fn upload(
-    tensor: Tensor,
-    device: &DispatchDevice,
-) -> Result<Value, crate::error::OpError> {
-    if is_float(tensor.dtype()) || tensor.len() > HOST_ELEMENTS {
-        Value::upload(tensor, device)
-    } else {
-        Value::upload(tensor, &device::cpu())
     }
 }

@@ -4,20 +4,20 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn_dispatch::DispatchDevice;
 use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::deviation::{Deviation, deviations};
 use crate::device::{self, Device};
-use crate::error::{LoadError, RunError};
+use crate::error::{LoadError, OpError, RunError};
 use crate::graph::Program;
 use crate::onnx::proto::ModelProto;
+use crate::place::Machine;
 use crate::plan::{self, Plan, StepTime};
 use crate::precision::Precision;
 use crate::signature::{Signature, TensorSpec};
 use crate::tensor::Tensor;
-use crate::{fold, fuse, layout, lower, onnx};
+use crate::{exec, fold, fuse, layout, lower, onnx};
 
 /// Plans that are kept; the one unused for longest goes first.
 const PLANS: usize = 32;
@@ -47,7 +47,7 @@ pub struct Model {
     /// Inputs whose values choose a branch, so that a plan holds for one value only.
     selecting: Vec<bool>,
     plans: Mutex<Vec<(Key, Arc<Plan>)>>,
-    device: DispatchDevice,
+    machine: Machine,
     threads: Option<ThreadPool>,
     weight_bytes: usize,
 }
@@ -72,14 +72,19 @@ impl Model {
     }
 
     fn prepare(proto: ModelProto, options: &Options) -> Result<Self, LoadError> {
-        let device = device::open(options.device)?;
+        let machine = Machine::new(device::open(options.device)?);
         let threads = options.threads.map(pool).transpose()?;
-        let (mut program, signature) = lower::lower(proto, &device)?;
-        fold::fold(&mut program, &device);
+        let (mut program, signature) = lower::lower(proto)?;
+        fold::fold(&mut program);
         fuse::fuse(&mut program);
-        if matches!(device, DispatchDevice::Flex(_)) {
+        if machine.is_host() {
             layout::lay_out(&mut program, options.precision);
         }
+        let settled = exec::caught(|| machine.settle(&mut program));
+        settled.map_err(|reason| LoadError::Device {
+            device: options.device,
+            reason,
+        })?;
         let selecting = fold::selecting_inputs(&program, &signature);
         let weight_bytes = program.weight_bytes();
         let plans = Mutex::default();
@@ -88,7 +93,7 @@ impl Model {
             signature,
             selecting,
             plans,
-            device,
+            machine,
             threads,
             weight_bytes,
         })
@@ -120,6 +125,15 @@ impl Model {
     /// Bytes of weights that are held; plans and what a run needs come on top.
     pub fn weight_bytes(&self) -> usize {
         self.weight_bytes
+    }
+
+    /// How many steps fall back to the processor in the plans that are kept, as the model's
+    /// device lacks an operator or an element type; nodes of bodies that run without a plan
+    /// count once they ran. None do on the processor.
+    pub fn fallbacks(&self) -> usize {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_plans = plans.iter().map(|(_, plan)| plan.fallbacks());
+        of_plans.sum::<usize>() + self.machine.fallbacks()
     }
 
     /// Runs the model, on the calling thread or on its own threads, until it is done.
@@ -188,24 +202,25 @@ impl Model {
                 .map(|(_, tensor)| tensor.data().clone())
                 .collect(),
         };
-        let at_edge = |node: &str, source| RunError::Operator {
+        let at_edge = |node: &str, reason| RunError::Operator {
             operator: "the tensor".into(),
             node: node.to_owned(),
-            source,
+            source: OpError::Value(reason),
         };
         let values = ordered
             .into_iter()
             .zip(&self.signature.inputs)
             .map(|(tensor, spec)| {
-                lower::upload(tensor, &self.device).map_err(|error| at_edge(&spec.name, error))
+                let value = exec::caught(|| self.machine.upload(tensor));
+                value.map_err(|reason| at_edge(&spec.name, reason))
             })
             .collect::<Result<Vec<_>, _>>()?;
 
         let outputs = match self.planned(&key) {
-            Some(plan) => plan.run(&self.program, values, &self.device, times)?,
+            Some(plan) => plan.run(&self.program, values, &self.machine, times)?,
             None => {
                 let (outputs, plan) =
-                    plan::trace(&self.program, values, &self.selecting, &self.device)?;
+                    plan::trace(&self.program, values, &self.selecting, &self.machine)?;
                 self.keep(key, plan);
                 outputs
             }
@@ -215,9 +230,8 @@ impl Model {
             .iter()
             .zip(outputs)
             .map(|(spec, value)| {
-                let tensor = value
-                    .download()
-                    .map_err(|error| at_edge(&spec.name, error))?;
+                let tensor = exec::caught(|| value.download());
+                let tensor = tensor.map_err(|reason| at_edge(&spec.name, reason))?;
                 Ok((spec.name.clone(), tensor))
             })
             .collect()
@@ -256,7 +270,7 @@ impl std::fmt::Debug for Model {
         f.debug_struct("Model")
             .field("signature", &self.signature)
             .field("steps by input shapes", &plans)
-            .field("device", &self.device)
+            .field("device", &self.machine.device)
             .field("weight_bytes", &self.weight_bytes)
             .finish_non_exhaustive()
     }

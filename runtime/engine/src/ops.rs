@@ -104,23 +104,15 @@ impl Args {
         self.optional(index)?.as_ref().map(ints).transpose()
     }
 
-    /// Moves what lies on the host to the device of the rest, for an operator that computes
-    /// where its data is.
-    fn together(&mut self, device: &DispatchDevice) -> Result<()> {
-        if matches!(device, DispatchDevice::Flex(_)) {
-            return Ok(());
-        }
-        let there = |item: &Item| matches!(item, Item::Tensor(value) if value.device() == *device);
-        if !self.0.iter().flatten().any(there) {
-            return Ok(());
-        }
-        for slot in &mut self.0 {
-            *slot = match slot.take() {
-                Some(Item::Tensor(value)) if value.device() != *device => {
-                    Some(Value::upload(value.download()?, device)?.into())
-                }
-                other => other,
+    /// Moves all that the operator does not read on the host to the device that computes.
+    fn together(&mut self, op: &Op, device: &DispatchDevice) -> Result<()> {
+        for (at, slot) in self.0.iter_mut().enumerate() {
+            let away = |value: &Value| {
+                !value.is_on(device) && !(value.is_on_cpu() && op.reads_on_host(at, value.len()))
             };
+            if slot.as_ref().is_some_and(|item| item.values().any(away)) {
+                *slot = slot.take().map(|item| item.moved(device)).transpose()?;
+            }
         }
         Ok(())
     }
@@ -150,7 +142,7 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
 
 /// Runs an operator on tensors.
 fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Value>> {
-    args.together(device)?;
+    args.together(op, device)?;
     let one = match op {
         Op::Unary(kind) => elementwise::unary(*kind, args.take(0)?)?,
         Op::Binary(kind) => elementwise::binary(*kind, args.take(0)?, args.take(1)?)?,

@@ -11,12 +11,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn_dispatch::DispatchDevice;
-
-use crate::error::RunError;
+use crate::error::{OpError, RunError};
 use crate::exec::{self, Bodies, Scope};
 use crate::graph::{Block, Node, Op, Program, ValueId};
 use crate::ops::Args;
+use crate::place::{Machine, Place};
 use crate::value::{Item, Value};
 
 /// Computed values up to this size are kept in a plan.
@@ -45,6 +44,7 @@ enum Work {
 struct Step {
     node: Arc<Node>,
     work: Work,
+    place: Place,
     inputs: Vec<Option<Source>>,
     outputs: Vec<Option<usize>>,
 }
@@ -58,6 +58,8 @@ pub struct StepTime {
     pub operator: String,
     /// The shapes that it made.
     pub made: Vec<Vec<usize>>,
+    /// Where it computed: on the model's device, or else on the processor.
+    pub place: Place,
     /// The time on the clock.
     pub time: Duration,
 }
@@ -86,12 +88,18 @@ impl Plan {
         self.steps.len()
     }
 
+    /// The number of steps that fall back to the processor.
+    pub fn fallbacks(&self) -> usize {
+        let fall = |step: &&Step| step.place == Place::Fallback;
+        self.steps.iter().filter(fall).count()
+    }
+
     /// Runs the steps on inputs in the model's order; `times`, where given, gets that of each.
     pub fn run(
         &self,
         program: &Program,
         inputs: Vec<Value>,
-        device: &DispatchDevice,
+        machine: &Machine,
         mut times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Value>, RunError> {
         let mut run = Run {
@@ -110,7 +118,7 @@ impl Plan {
                 .map(|source| source.map(|source| run.read(node, source)).transpose())
                 .collect::<Result<Vec<_>, _>>()?;
             let made = match &step.work {
-                Work::Operator => exec::run_node(node, args, device)?,
+                Work::Operator => machine.run(step.place, node, args)?,
                 Work::View(shape) => {
                     let value = exec::guard(node, || Args::new(args).take(0))?;
                     vec![exec::guard(node, || Ok(value.reshape(shape).into()))?]
@@ -122,13 +130,14 @@ impl Plan {
                     }
                     let mut bodies = Bodies {
                         program,
-                        device,
+                        machine,
                         scope,
                     };
                     bodies.control(node, args)?
                 }
             };
             if let (Some(times), Some(started)) = (&mut times, started) {
+                exec::guard(node, || machine.wait())?;
                 times.push(StepTime {
                     node: node.name.clone(),
                     operator: match step.work {
@@ -136,6 +145,7 @@ impl Plan {
                         _ => exec::operator_name(&node.op),
                     },
                     made: made.iter().filter_map(made_shape).collect(),
+                    place: step.place,
                     time: started.elapsed(),
                 });
             }
@@ -193,11 +203,11 @@ pub(crate) fn trace(
     program: &Program,
     inputs: Vec<Value>,
     selecting: &[bool],
-    device: &DispatchDevice,
+    machine: &Machine,
 ) -> Result<(Vec<Value>, Plan), RunError> {
     let mut trace = Trace {
         program,
-        device,
+        machine,
         seen: HashMap::new(),
         same_as: HashMap::new(),
         steps: Vec::new(),
@@ -231,7 +241,7 @@ pub(crate) fn trace(
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok((outputs, trace.plan()))
+    Ok((outputs, trace.plan()?))
 }
 
 /// A value of the run that is watched.
@@ -248,13 +258,14 @@ struct Seen {
 struct Traced {
     node: Arc<Node>,
     view: Option<Vec<usize>>,
+    place: Place,
     inputs: Vec<Option<ValueId>>,
     captures: Vec<ValueId>,
 }
 
 struct Trace<'a> {
     program: &'a Program,
-    device: &'a DispatchDevice,
+    machine: &'a Machine,
     seen: HashMap<ValueId, Seen>,
     /// Values that are another under a new name.
     same_as: HashMap<ValueId, ValueId>,
@@ -346,7 +357,7 @@ impl Trace<'_> {
             .into_iter()
             .map(|seen| seen.map(|seen| seen.item))
             .collect();
-        let made = exec::run_node(node, args, self.device)?;
+        let (made, place) = self.machine.place(node, args, elements)?;
         let keep = elements && made.iter().map(Item::bytes).sum::<usize>() <= KEPT_BYTES;
         if !keep {
             let view = match (&node.op, made.as_slice()) {
@@ -356,7 +367,7 @@ impl Trace<'_> {
                 ) if shape => Some(one.shape()),
                 _ => None,
             };
-            self.step(node, view, Vec::new());
+            self.step(node, view, place, Vec::new());
         }
         for (id, item) in node.outputs.iter().zip(made) {
             let Some(id) = *id else { continue };
@@ -375,7 +386,13 @@ impl Trace<'_> {
         Ok(())
     }
 
-    fn step(&mut self, node: &Arc<Node>, view: Option<Vec<usize>>, captures: Vec<ValueId>) {
+    fn step(
+        &mut self,
+        node: &Arc<Node>,
+        view: Option<Vec<usize>>,
+        place: Place,
+        captures: Vec<ValueId>,
+    ) {
         let inputs: Vec<_> = node
             .inputs
             .iter()
@@ -388,6 +405,7 @@ impl Trace<'_> {
         self.steps.push(Traced {
             node: node.clone(),
             view,
+            place,
             inputs,
             captures,
         });
@@ -422,11 +440,11 @@ impl Trace<'_> {
             .collect();
         let mut bodies = Bodies {
             program: self.program,
-            device: self.device,
+            machine: self.machine,
             scope,
         };
         let made = bodies.control(node, args)?;
-        self.step(node, None, captures);
+        self.step(node, None, Place::Device, captures);
         for (id, item) in node.outputs.iter().zip(made) {
             if let Some(id) = *id {
                 self.seen.insert(
@@ -443,7 +461,7 @@ impl Trace<'_> {
     }
 
     /// Keeps the steps that the outputs need, gives out slots, and marks last reads.
-    fn plan(self) -> Plan {
+    fn plan(self) -> Result<Plan, RunError> {
         let wanted: Vec<_> = self
             .program
             .root
@@ -483,8 +501,10 @@ impl Trace<'_> {
                 read.then(|| layout.slot(*id))
             })
             .collect();
-        let mut planned: Vec<_> = steps.into_iter().map(|step| layout.step(step)).collect();
-        let mut outputs: Vec<_> = wanted.into_iter().map(|id| layout.source(id)).collect();
+        let planned = steps.into_iter().map(|step| layout.step(step));
+        let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
+        let outputs = wanted.into_iter().map(|id| layout.source(id));
+        let mut outputs: Vec<_> = outputs.collect();
 
         let mut later = HashSet::new();
         outputs
@@ -507,13 +527,13 @@ impl Trace<'_> {
         let Layout {
             slots, constants, ..
         } = layout;
-        Plan {
+        Ok(Plan {
             steps: planned,
             slots: slots.len(),
             inputs,
             outputs,
             constants,
-        }
+        })
     }
 }
 
@@ -529,7 +549,8 @@ struct Layout<'a, 'b> {
     trace: &'a Trace<'b>,
     slots: HashMap<ValueId, usize>,
     constants: Vec<Item>,
-    places: HashMap<ValueId, usize>,
+    /// Where a constant stands, by its number and the place of those that read it.
+    places: HashMap<(ValueId, Option<Place>), usize>,
 }
 
 impl Layout<'_, '_> {
@@ -540,16 +561,8 @@ impl Layout<'_, '_> {
 
     fn source(&mut self, id: ValueId) -> Source {
         let id = self.trace.resolve(id);
-        if let Some(&at) = self.places.get(&id) {
-            return Source::Constant(at);
-        }
-        let weight = || self.trace.program.constant(id).cloned().map(Item::from);
-        match self.trace.kept.get(&id).cloned().or_else(weight) {
-            Some(item) => {
-                self.constants.push(item);
-                self.places.insert(id, self.constants.len() - 1);
-                Source::Constant(self.constants.len() - 1)
-            }
+        match self.constant(id) {
+            Some(item) => self.keep((id, None), item),
             None => Source::Slot {
                 slot: self.slot(id),
                 last: false,
@@ -557,12 +570,48 @@ impl Layout<'_, '_> {
         }
     }
 
-    fn step(&mut self, step: &Traced) -> Step {
-        let inputs = step
-            .inputs
-            .iter()
-            .map(|id| id.map(|id| self.source(id)))
-            .collect();
+    /// The same for input `at` of an operator: constants lie where they are read.
+    fn data(&mut self, op: &Op, at: usize, id: ValueId, place: Place) -> Result<Source, OpError> {
+        let id = self.trace.resolve(id);
+        let Some(item) = self.constant(id) else {
+            return Ok(self.source(id));
+        };
+        let elements = item.values().map(Value::len).sum();
+        if place == Place::Device && op.reads_on_host(at, elements) {
+            return Ok(self.source(id));
+        }
+        let machine = self.trace.machine;
+        let item = match (place, item) {
+            (Place::Device, item) => item.moved(&machine.device)?,
+            (Place::Fallback, Item::Tensor(value)) => machine.copy(id, &value)?.into(),
+            (_, item) => item,
+        };
+        Ok(self.keep((id, Some(place)), item))
+    }
+
+    fn constant(&self, id: ValueId) -> Option<Item> {
+        let weight = || self.trace.program.constant(id).cloned().map(Item::from);
+        self.trace.kept.get(&id).cloned().or_else(weight)
+    }
+
+    fn keep(&mut self, what: (ValueId, Option<Place>), item: Item) -> Source {
+        let constants = &mut self.constants;
+        let at = *self.places.entry(what).or_insert_with(|| {
+            constants.push(item);
+            constants.len() - 1
+        });
+        Source::Constant(at)
+    }
+
+    fn step(&mut self, step: &Traced) -> Result<Step, RunError> {
+        let inputs = exec::guard(&step.node, || {
+            let inputs = step.inputs.iter().enumerate();
+            let source = |(at, id): (usize, &Option<ValueId>)| {
+                id.map(|id| self.data(&step.node.op, at, id, step.place))
+                    .transpose()
+            };
+            inputs.map(source).collect::<Result<Vec<_>, _>>()
+        })?;
         let work = match (&step.view, &step.node.op) {
             (Some(shape), _) => Work::View(shape.clone()),
             (None, op) if op.is_control() => {
@@ -577,11 +626,12 @@ impl Layout<'_, '_> {
             .iter()
             .map(|id| id.map(|id| self.slot(id)))
             .collect();
-        Step {
+        Ok(Step {
             node: step.node.clone(),
             work,
+            place: step.place,
             inputs,
             outputs,
-        }
+        })
     }
 }

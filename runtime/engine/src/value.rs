@@ -12,8 +12,8 @@ use std::sync::Arc;
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_backend::tensor::IndexingUpdateOp;
 use burn_backend::{
-    BoolDType, BoolStore, DType as BurnType, Element, FloatDType, IntDType, Scalar, Shape, Slice,
-    TensorData, TensorMetadata, read_sync,
+    Backend, BoolDType, BoolStore, DType as BurnType, Element, FloatDType, IntDType, Scalar, Shape,
+    Slice, TensorData, TensorMetadata, get_or_init_device_settings, read_sync,
 };
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use bytemuck::Pod;
@@ -72,7 +72,7 @@ impl Value {
         }
         let data = TensorData::from_bytes_vec(bytes, Shape::from(shape), burn_type(dtype)?);
         Ok(match dtype {
-            DType::Bool => Self::Bool(B::bool_from_data(data, device)),
+            DType::Bool => Self::Bool(bools(data, device)),
             DType::Narrow(narrow) => Self::Code(narrow, B::int_from_data(data, device)),
             dtype if is_float(dtype) => Self::Float(B::float_from_data(data, device)),
             _ => Self::Int(B::int_from_data(data, device)),
@@ -200,6 +200,16 @@ impl Value {
         Self::Int(B::int_from_data(data, device))
     }
 
+    /// Numbers of rows, as integers that the device has.
+    pub fn indices(numbers: &[i64], device: &DispatchDevice) -> Self {
+        let mut data = TensorData::new(numbers.to_vec(), Shape::from(vec![numbers.len()]));
+        if !holds(device, DType::I64) {
+            // Memory ends below 2³¹ elements there.
+            data = data.convert_dtype(BurnType::I32);
+        }
+        Self::Int(B::int_from_data(data, device))
+    }
+
     /// A tensor of floats of any width.
     pub fn from_floats(
         values: Vec<f64>,
@@ -215,7 +225,7 @@ impl Value {
     /// A tensor of bools.
     pub fn from_bools(values: Vec<bool>, shape: &[usize], device: &DispatchDevice) -> Self {
         let data = TensorData::new(values, Shape::from(shape.to_vec()));
-        Self::Bool(B::bool_from_data(data, device))
+        Self::Bool(bools(data, device))
     }
 
     /// A tensor with `value` everywhere: zeros and empty strings for types without numbers.
@@ -263,6 +273,47 @@ impl Value {
 
     pub fn device(&self) -> DispatchDevice {
         self.tensor().device()
+    }
+
+    /// Whether it lies on this device, or is of a kind that lies on the host always.
+    pub fn is_on(&self, device: &DispatchDevice) -> bool {
+        matches!(self, Self::Text(..)) || self.device() == *device
+    }
+
+    pub fn is_on_cpu(&self) -> bool {
+        device::is_cpu(&self.device())
+    }
+
+    /// Both on one device: what lies on the host follows the other.
+    pub fn beside(self, other: Self) -> Result<(Self, Self), OpError> {
+        Ok(match (self.is_on_cpu(), other.is_on_cpu()) {
+            (true, false) => (self.moved(&other.device())?, other),
+            (false, true) => {
+                let device = self.device();
+                (self, other.moved(&device)?)
+            }
+            _ => (self, other),
+        })
+    }
+
+    /// The same on another device.
+    pub fn moved(self, device: &DispatchDevice) -> Result<Self, OpError> {
+        if self.is_on(device) {
+            return Ok(self);
+        }
+        Self::upload(self.download()?, device)
+    }
+
+    /// All on one device: the host where they lie on several.
+    pub fn together(values: Vec<Self>) -> Result<Vec<Self>, OpError> {
+        let first = values.first().map(Self::device);
+        match first {
+            Some(first) if values.iter().any(|value| !value.is_on(&first)) => {
+                let host = device::cpu();
+                values.into_iter().map(|value| value.moved(&host)).collect()
+            }
+            _ => Ok(values),
+        }
     }
 
     pub fn shape(&self) -> Vec<usize> {
@@ -518,6 +569,28 @@ impl Item {
         )))
     }
 
+    /// The tensors that it holds.
+    pub fn values(&self) -> std::slice::Iter<'_, Value> {
+        match self {
+            Self::Tensor(value) => std::slice::from_ref(value).iter(),
+            Self::Sequence(values) => values.iter(),
+            Self::Nothing => [].iter(),
+        }
+    }
+
+    /// The same on another device.
+    pub fn moved(self, device: &DispatchDevice) -> Result<Self, OpError> {
+        Ok(match self {
+            Self::Tensor(value) => value.moved(device)?.into(),
+            Self::Sequence(values) => {
+                let values = Arc::unwrap_or_clone(values).into_iter();
+                let moved = values.map(|value| value.moved(device));
+                moved.collect::<Result<Vec<_>, _>>()?.into()
+            }
+            Self::Nothing => Self::Nothing,
+        })
+    }
+
     pub fn bytes(&self) -> usize {
         match self {
             Self::Tensor(value) => value.bytes(),
@@ -589,13 +662,23 @@ pub(crate) fn is_float(dtype: DType) -> bool {
 
 /// How this device stores bools.
 pub(crate) fn bool_type(device: &DispatchDevice) -> BoolDType {
-    match device {
-        DispatchDevice::Flex(_) => BoolStore::Native,
-        #[allow(
-            unreachable_patterns,
-            reason = "there are more devices with more features"
-        )]
-        _ => BoolStore::U32,
+    match device::is_cpu(device) {
+        true => BoolStore::Native,
+        false => get_or_init_device_settings::<B>(device).bool_dtype,
+    }
+}
+
+/// Bools on a device, as it stores them.
+fn bools(data: TensorData, device: &DispatchDevice) -> DispatchTensor {
+    B::bool_from_data(data.convert_dtype(bool_type(device).into()), device)
+}
+
+/// Whether a device can hold elements of this type, and compute with them.
+pub(crate) fn holds(device: &DispatchDevice, dtype: DType) -> bool {
+    match dtype {
+        DType::Bool => true,
+        DType::Bytes => device::is_cpu(device),
+        dtype => burn_type(dtype).is_ok_and(|kind| B::supports_dtype(device, kind)),
     }
 }
 

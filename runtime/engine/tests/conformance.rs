@@ -4,8 +4,10 @@
 //! that newly fails, or that newly passes and is still listed, fails this test, so the list
 //! only shrinks. The counts go to `docs/operators.md`.
 //!
+//! With the feature `wgpu` those of common element types are run on a GPU too.
+//!
 //! Environment: `FIREBOX_CONFORMANCE=text` runs only the cases whose name holds the text and
-//! prints each one's outcome; `FIREBOX_DEVICE=wgpu` runs them on that device.
+//! prints each one's outcome; `FIREBOX_DEVICE=wgpu:1` picks the GPU.
 
 #![allow(
     clippy::unwrap_used,
@@ -102,10 +104,13 @@ fn tensor(value: &Value, data: &Bytes) -> Option<Tensor> {
 }
 
 fn run(case: &Case, data: &Bytes, options: &Options) -> (Outcome, String) {
-    let model = match Model::load(bytes(data, case.model), options) {
-        Ok(model) => model,
-        Err(error) => return (Outcome::Refused, error.to_string()),
-    };
+    match Model::load(bytes(data, case.model), options) {
+        Ok(model) => run_sets(&model, case, data),
+        Err(error) => (Outcome::Refused, error.to_string()),
+    }
+}
+
+fn run_sets(model: &Model, case: &Case, data: &Bytes) -> (Outcome, String) {
     for set in &case.sets {
         let inputs: Option<Vec<_>> = set
             .inputs
@@ -207,19 +212,23 @@ fn row(what: &str, counts: &Counts) -> String {
     format!("| {what} | {passed} | {refused} | {failed} |\n")
 }
 
-#[test]
-fn backend_tests_pass_but_for_those_that_are_known() {
+/// All cases, and the bytes that they lie in.
+fn cases() -> (Vec<Case>, Bytes) {
     let folder = folder();
     let data = Bytes::from(std::fs::read(folder.join("data.bin")).unwrap());
     let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
-    let cases: Vec<Case> = serde_json::from_str(&index).unwrap();
-    let only = std::env::var("FIREBOX_CONFORMANCE").ok();
-    let device = std::env::var("FIREBOX_DEVICE").unwrap_or("cpu".into());
-    let options = Options {
-        device: device.parse().unwrap(),
-        ..Options::default()
-    };
+    (serde_json::from_str(&index).unwrap(), data)
+}
 
+fn only() -> Option<String> {
+    std::env::var("FIREBOX_CONFORMANCE").ok()
+}
+
+#[test]
+fn backend_tests_pass_but_for_those_that_are_known() {
+    let (cases, data) = cases();
+    let only = only();
+    let options = Options::default();
     let known = known();
     let mut unexpected = Vec::new();
     let mut groups: BTreeMap<String, Counts> = BTreeMap::new();
@@ -247,7 +256,7 @@ fn backend_tests_pass_but_for_those_that_are_known() {
             (outcome, _) => unexpected.push(format!("{}: {outcome:?}: {said}", case.name)),
         }
     }
-    if only.is_some() || device != "cpu" {
+    if only.is_some() {
         groups
             .iter()
             .for_each(|(group, counts)| print!("{}", row(group, counts)));
@@ -296,4 +305,84 @@ fn page(
         writeln!(out, "- `{case}`: {why}").unwrap();
     }
     out
+}
+
+/// Cases of these types run on a GPU; each passes there, or falls back to the processor.
+#[cfg(feature = "wgpu")]
+const GPU_TYPES: [DType; 4] = [DType::F32, DType::I64, DType::I32, DType::Bool];
+
+/// The least relative error that is allowed on a GPU, whose functions are less exact.
+#[cfg(feature = "wgpu")]
+const GPU_TOLERANCE: f64 = 1e-4;
+
+/// The part of the cases that has to pass on a GPU.
+#[cfg(feature = "wgpu")]
+const GPU_SHARE: f64 = 0.85;
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn most_backend_tests_pass_on_a_gpu() {
+    let device = std::env::var("FIREBOX_DEVICE").unwrap_or("wgpu".into());
+    let device = device.parse().unwrap();
+    let found = firebox_engine::devices();
+    let found = found.iter().find(|found| found.device == device).unwrap();
+    println!("{}: {}, {:?}", found.device, found.name, found.note);
+    if !found.available {
+        println!("skipped: there is no such device");
+        return;
+    }
+    let options = Options {
+        device,
+        threads: None,
+    };
+    let ((cases, data), only, known) = (cases(), only(), known());
+    let mut counts = Counts::new();
+    let (mut fell, mut whole) = (BTreeMap::<String, usize>::new(), 0);
+    for mut case in cases {
+        if only.as_ref().is_some_and(|text| !case.name.contains(text)) || !is_common(&case, &data) {
+            continue;
+        }
+        case.rtol = case.rtol.max(GPU_TOLERANCE);
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let model = Model::load(bytes(&data, case.model), &options);
+            let model = model.map_err(|error| (Outcome::Refused, error.to_string()));
+            match model {
+                Ok(model) => (run_sets(&model, &case, &data), model.fallbacks()),
+                Err(refused) => (refused, 0),
+            }
+        }));
+        let escaped = ((Outcome::Panicked, "a panic escaped".into()), 0);
+        let ((outcome, said), fallbacks) = ran.unwrap_or(escaped);
+        *counts.entry(outcome).or_default() += 1;
+        if fallbacks > 0 {
+            *fell.entry(case.operator.clone()).or_default() += 1;
+        } else if outcome == Outcome::Passed {
+            whole += 1;
+        }
+        if only.is_some() || outcome != Outcome::Passed && !known.contains_key(&case.name) {
+            println!("{outcome:?} {} {said} ({fallbacks} fall back)", case.name);
+        }
+    }
+    print!("{}", row("on a GPU", &counts));
+    println!("{whole} passed without a fallback; cases that fall back: {fell:?}");
+    let of = |outcome| counts.get(&outcome).copied().unwrap_or(0);
+    let all: usize = counts.values().sum();
+    assert_eq!(of(Outcome::Panicked), 0, "kernels panicked");
+    assert!(
+        of(Outcome::Passed) as f64 >= all as f64 * GPU_SHARE,
+        "{} of {all} passed",
+        of(Outcome::Passed)
+    );
+}
+
+/// Whether all tensors of a case are of [`GPU_TYPES`].
+#[cfg(feature = "wgpu")]
+fn is_common(case: &Case, data: &Bytes) -> bool {
+    let values = case
+        .sets
+        .iter()
+        .flat_map(|set| set.inputs.iter().chain(&set.outputs));
+    let common =
+        |value| tensor(value, data).is_some_and(|found| GPU_TYPES.contains(&found.dtype()));
+    values.map(common).all(|common| common)
 }

@@ -28,6 +28,7 @@ pub fn report(engine: &Firebox, as_json: bool) -> Result<String> {
         let steps = steps.iter().map(|step| {
             json!({
                 "node": step.node, "operator": step.operator, "made": step.made,
+                "place": step.place,
                 "ns": u64::try_from(step.time.as_nanos()).unwrap_or(u64::MAX),
             })
         });

@@ -18,13 +18,12 @@ mod text;
 mod trees;
 mod window;
 
-use burn_dispatch::DispatchDevice;
-
 use super::attributes::Attributes;
 use crate::error::LoadError;
 use crate::graph::*;
 use crate::onnx;
 use crate::tensor::{DType, Tensor};
+use crate::value::Value;
 
 /// What is wrong with a node, or with something inside it.
 pub(super) enum ParseError {
@@ -63,7 +62,6 @@ impl From<LoadError> for ParseError {
 /// What a parser needs beside the attributes.
 pub(super) struct Context<'a> {
     pub program: &'a mut Program,
-    pub device: &'a DispatchDevice,
     pub node: &'a str,
     pub inputs: &'a mut Vec<Option<ValueId>>,
     pub outputs: usize,
@@ -76,7 +74,8 @@ impl Context<'_> {
     /// Gives what an older operator set has as an attribute as input `index`.
     fn as_input(&mut self, index: usize, tensor: Tensor) -> Result<(), ParseError> {
         let name = format!("{} input {index}", self.node);
-        let value = super::upload(tensor, self.device).map_err(|error| error.to_string())?;
+        let value =
+            Value::upload(tensor, &crate::device::cpu()).map_err(|error| error.to_string())?;
         let id = self.program.add_constant(&name, value);
         if self.inputs.len() <= index {
             self.inputs.resize(index + 1, None);

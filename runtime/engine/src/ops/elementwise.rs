@@ -239,6 +239,7 @@ impl Pair {
         let shape = broadcast(&left.shape(), &right.shape())?;
         check_size(left.dtype(), &shape)?;
         let rank = shape.len().max(1);
+        let (left, right) = left.beside(right)?;
         Ok(Self {
             left: with_rank(left, rank),
             right: with_rank(right, rank),

@@ -34,7 +34,7 @@ fn index(index: i64, size: usize) -> Result<usize> {
 
 /// Row numbers as a tensor beside `x`.
 fn rows(numbers: &[i64], x: &Value) -> Result<burn_dispatch::DispatchTensor> {
-    Value::from_ints(numbers, &[numbers.len()], &x.device()).int()
+    Value::indices(numbers, &x.device()).int()
 }
 
 pub(super) fn gather(x: Value, at: &Value, along: i64) -> Result<Value> {

@@ -76,7 +76,7 @@ fn select(x: Value, plan: &[(usize, Vec<Row>)]) -> Result<Value> {
                 .for_each(|size| *size = places.len());
             return Value::full(x.dtype(), &shape, 0.0, &x.device());
         }
-        let places = Value::from_ints(&places, &[places.len()], &x.device()).int()?;
+        let places = Value::indices(&places, &x.device()).int()?;
         Ok(x.select(*at, places))
     })
 }

@@ -32,7 +32,7 @@ fn pick(x: Value, at: usize, numbers: &[i64]) -> Result<Value> {
     if count(&shape) == 0 {
         return Value::full(x.dtype(), &shape, 0.0, &x.device());
     }
-    let numbers = Value::from_ints(numbers, &[numbers.len()], &x.device()).int()?;
+    let numbers = Value::indices(numbers, &x.device()).int()?;
     Ok(x.select(at, numbers))
 }
 

@@ -36,7 +36,7 @@ pub(super) fn run(kind: Sequence, args: &mut Args) -> Result<Item> {
             values.into()
         }
         Sequence::Concat { axis, stack } => {
-            let values = args.item(0)?.sequence()?;
+            let values = Value::together(args.item(0)?.sequence()?)?;
             if stack {
                 stacked(values, axis)?.into()
             } else {

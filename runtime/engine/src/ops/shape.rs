@@ -420,7 +420,7 @@ fn extend(x: Value, at: usize, (begin, end): (usize, usize), mode: PadMode) -> R
         }
     };
     let from: Vec<_> = (-(begin as i64)..size + end as i64).map(source).collect();
-    let indices = Value::from_ints(&from, &[from.len()], &x.device()).int()?;
+    let indices = Value::indices(&from, &x.device()).int()?;
     Ok(x.select(at, indices))
 }
 
