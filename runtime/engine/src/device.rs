@@ -7,6 +7,8 @@ use burn_dispatch::DispatchDevice;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LoadError;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use crate::exec;
 
 /// Where a model computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,7 +111,6 @@ fn gpus(
     };
     match found {
         Err(reason) => missing(reason),
-        Ok(found) if found.is_empty() => missing("none found".into()),
         Ok(found) => found
             .iter()
             .enumerate()
@@ -126,38 +127,37 @@ fn gpus(
     }
 }
 
-/// Opens a device and says what its driver calls it.
+/// Opens a GPU and says what its driver calls it.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn adapter(device: &DispatchDevice) -> Result<String, String> {
-    match device {
-        #[cfg(any(feature = "wgpu", feature = "cuda"))]
-        DispatchDevice::Cube(device) => {
-            let name = || device.client().properties().identity.name.clone();
-            std::panic::catch_unwind(name).map_err(|_| "it could not be opened".into())
-        }
-        #[allow(
-            unreachable_patterns,
-            reason = "a build without GPUs has no other devices"
-        )]
-        _ => Ok("processor".into()),
-    }
+    let DispatchDevice::Cube(device) = device else {
+        return Err("it is no GPU".into());
+    };
+    // Opening panics where the driver refuses.
+    let name = || Ok(device.client().properties().identity.name.clone());
+    exec::caught(name).map_err(|error| format!("it can't be opened: {error}"))
 }
 
-/// The device as burn names it.
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+fn adapter(_: &DispatchDevice) -> Result<String, String> {
+    Err("this build was made without GPUs".into())
+}
+
+/// The device as burn names it; a GPU is opened.
 pub(crate) fn open(device: Device) -> Result<DispatchDevice, LoadError> {
     let (index, found) = match device {
         Device::Cpu => return Ok(cpu()),
         Device::Wgpu(index) => (index, wgpu_devices()),
         Device::Cuda(index) => (index, cuda_devices()),
     };
-    let found = found.map_err(|reason| LoadError::Device { device, reason })?;
+    let refused = |reason| LoadError::Device { device, reason };
+    let found = found.map_err(refused)?;
     let count = found.len();
-    found
-        .into_iter()
-        .nth(index)
-        .ok_or_else(|| LoadError::Device {
-            device,
-            reason: format!("{count} such devices were found"),
-        })
+    let picked = found.into_iter().nth(index);
+    let picked = picked
+        .ok_or_else(|| refused(format!("{count} such devices were found, counted from 0")))?;
+    adapter(&picked).map_err(refused)?;
+    Ok(picked)
 }
 
 /// The processor as burn names it.
@@ -170,16 +170,25 @@ pub(crate) fn is_cpu(device: &DispatchDevice) -> bool {
     matches!(device, DispatchDevice::Flex(_))
 }
 
-/// Runs a driver's enumeration, which may panic where the driver is missing.
+/// The devices that a driver lists; `none` says why there may be none. A missing driver may
+/// panic.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn enumerate(runtime: burn_dispatch::devices::RuntimeId) -> Result<Vec<DispatchDevice>, String> {
-    std::panic::catch_unwind(|| burn_dispatch::Dispatch::enumerate_cube(runtime))
-        .map_err(|_| "its driver could not be loaded".into())
+fn enumerate(
+    runtime: burn_dispatch::devices::RuntimeId,
+    none: &str,
+) -> Result<Vec<DispatchDevice>, String> {
+    let found = exec::caught(|| Ok(burn_dispatch::Dispatch::enumerate_cube(runtime)));
+    match found {
+        Ok(found) if found.is_empty() => Err(none.into()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("its driver could not be asked: {error}")),
+    }
 }
 
 #[cfg(feature = "wgpu")]
 fn wgpu_devices() -> Result<Vec<DispatchDevice>, String> {
-    enumerate(burn_dispatch::devices::RuntimeId::Wgpu)
+    let none = "no GPU with a driver for Vulkan, Metal or DirectX was found";
+    enumerate(burn_dispatch::devices::RuntimeId::Wgpu, none)
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -189,7 +198,8 @@ fn wgpu_devices() -> Result<Vec<DispatchDevice>, String> {
 
 #[cfg(feature = "cuda")]
 fn cuda_devices() -> Result<Vec<DispatchDevice>, String> {
-    enumerate(burn_dispatch::devices::RuntimeId::Cuda)
+    let none = "no NVIDIA GPU was found, or its driver (libcuda) is not installed";
+    enumerate(burn_dispatch::devices::RuntimeId::Cuda, none)
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -209,6 +219,15 @@ mod tests {
         assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
         assert!("tpu".parse::<Device>().is_err());
         assert!("cpu:1".parse::<Device>().is_err());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused() {
+        for device in [Device::Wgpu(9999), Device::Cuda(9999)] {
+            let error = open(device).unwrap_err().to_string();
+            let said = format!("device {device} is not available: ");
+            assert!(error.starts_with(&said), "{error}");
+        }
     }
 
     #[test]

@@ -46,12 +46,10 @@ pub(crate) fn guard<T>(
     }
 }
 
-/// The reason why `work` fails, or panics, outside any node.
-pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, OpError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(panic) => Err(message(&*panic)),
-    }
+/// Does `work` outside any node; a panic becomes an error.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, OpError>) -> Result<T, OpError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(OpError::Value(message(&*panic))))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -148,7 +146,8 @@ impl Bodies<'_> {
     fn block(&mut self, block: &Block, inputs: Vec<Item>) -> Result<Vec<Item>, RunError> {
         self.scope.extend(block.inputs.iter().copied().zip(inputs));
         for node in &block.nodes {
-            let on_host = self.machine.of_body(node) == Some(Place::Fallback);
+            let place = self.machine.of_body(node);
+            let on_host = matches!(place, Some(Place::Host | Place::Fallback));
             let args = node
                 .inputs
                 .iter()

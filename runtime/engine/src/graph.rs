@@ -11,6 +11,7 @@ mod elementwise;
 mod image;
 mod language;
 mod ml;
+mod place;
 mod quantized;
 mod recurrent;
 mod sequence;
@@ -583,60 +584,6 @@ impl Op {
             Self::Range => &[0, 1, 2],
             _ => &[],
         })
-    }
-
-    /// Inputs that are read on the host wherever the operator runs: numbers of how rather than
-    /// of what.
-    pub fn host_inputs(&self) -> &'static [usize] {
-        match self {
-            Self::Clip | Self::Dropout { .. } => &[1, 2],
-            Self::Pad(_) => &[1, 2, 3],
-            Self::CumSum { .. }
-            | Self::CumProd { .. }
-            | Self::Trilu { .. }
-            | Self::Compress { .. }
-            | Self::ReverseSequence { .. }
-            | Self::Gather { .. }
-            | Self::GatherElements { .. }
-            | Self::GatherNd { .. }
-            | Self::ScatterElements { .. }
-            | Self::ScatterNd { .. } => &[1],
-            Self::TensorScatter { .. } => &[2],
-            Self::Attention(_) => &[6],
-            Self::Recurrent(_) => &[4],
-            other => other.shaping_inputs().unwrap_or_default(),
-        }
-    }
-
-    /// Whether input `at`, of so many elements, is read on the host where it lies there.
-    pub fn reads_on_host(&self, at: usize, elements: usize) -> bool {
-        let number = match self {
-            Self::Binary(Binary::Add | Binary::Mul) => elements == 1,
-            Self::Binary(_) => at == 1 && elements == 1,
-            _ => false,
-        };
-        number || self.host_inputs().contains(&at)
-    }
-
-    /// Whether the operator computes on the host alone.
-    pub fn runs_on_host(&self) -> bool {
-        matches!(
-            self,
-            Self::DeformConv { .. }
-                | Self::Det
-                | Self::Draw(_)
-                | Self::Image(_)
-                | Self::LocalResponseNorm { .. }
-                | Self::Loss(_)
-                | Self::MaxPool { indices: true, .. }
-                | Self::MaxUnpool(_)
-                | Self::Ml(_)
-                | Self::NonZero
-                | Self::Signal(_)
-                | Self::Text(_)
-                | Self::TfIdf(_)
-                | Self::Unique { .. }
-        )
     }
 }
 

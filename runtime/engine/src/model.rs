@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::deviation::{Deviation, deviations};
 use crate::device::{self, Device};
-use crate::error::{LoadError, OpError, RunError};
+use crate::error::{LoadError, RunError};
 use crate::graph::Program;
 use crate::onnx::proto::ModelProto;
 use crate::place::Machine;
@@ -81,9 +81,9 @@ impl Model {
             layout::lay_out(&mut program, options.precision);
         }
         let settled = exec::caught(|| machine.settle(&mut program));
-        settled.map_err(|reason| LoadError::Device {
+        settled.map_err(|error| LoadError::Device {
             device: options.device,
-            reason,
+            reason: error.to_string(),
         })?;
         let selecting = fold::selecting_inputs(&program, &signature);
         let weight_bytes = program.weight_bytes();
@@ -202,17 +202,17 @@ impl Model {
                 .map(|(_, tensor)| tensor.data().clone())
                 .collect(),
         };
-        let at_edge = |node: &str, reason| RunError::Operator {
+        let at_edge = |node: &str, source| RunError::Operator {
             operator: "the tensor".into(),
             node: node.to_owned(),
-            source: OpError::Value(reason),
+            source,
         };
         let values = ordered
             .into_iter()
             .zip(&self.signature.inputs)
             .map(|(tensor, spec)| {
                 let value = exec::caught(|| self.machine.upload(tensor));
-                value.map_err(|reason| at_edge(&spec.name, reason))
+                value.map_err(|error| at_edge(&spec.name, error))
             })
             .collect::<Result<Vec<_>, _>>()?;
 
@@ -231,7 +231,7 @@ impl Model {
             .zip(outputs)
             .map(|(spec, value)| {
                 let tensor = exec::caught(|| value.download());
-                let tensor = tensor.map_err(|reason| at_edge(&spec.name, reason))?;
+                let tensor = tensor.map_err(|error| at_edge(&spec.name, error))?;
                 Ok((spec.name.clone(), tensor))
             })
             .collect()

@@ -103,19 +103,6 @@ impl Args {
     pub fn optional_ints(&mut self, index: usize) -> Result<Option<Vec<i64>>> {
         self.optional(index)?.as_ref().map(ints).transpose()
     }
-
-    /// Moves all that the operator does not read on the host to the device that computes.
-    fn together(&mut self, op: &Op, device: &DispatchDevice) -> Result<()> {
-        for (at, slot) in self.0.iter_mut().enumerate() {
-            let away = |value: &Value| {
-                !value.is_on(device) && !(value.is_on_cpu() && op.reads_on_host(at, value.len()))
-            };
-            if slot.as_ref().is_some_and(|item| item.values().any(away)) {
-                *slot = slot.take().map(|item| item.moved(device)).transpose()?;
-            }
-        }
-        Ok(())
-    }
 }
 
 fn ints(value: &Value) -> Result<Vec<i64>> {
@@ -142,7 +129,6 @@ pub(crate) fn run(op: &Op, mut args: Args, device: &DispatchDevice) -> Result<Ve
 
 /// Runs an operator on tensors.
 fn compute(op: &Op, args: &mut Args, device: &DispatchDevice) -> Result<Vec<Value>> {
-    args.together(op, device)?;
     let one = match op {
         Op::Unary(kind) => elementwise::unary(*kind, args.take(0)?)?,
         Op::Binary(kind) => elementwise::binary(*kind, args.take(0)?, args.take(1)?)?,

@@ -1,9 +1,9 @@
 //! Which nodes run on a GPU, and which fall back to the processor.
 //!
 //! A GPU has not all element types, and its kernels not all operators. What runs where is
-//! decided when a plan is made: values of types that the device lacks stay on the host, and
-//! any other node is tried on the device. What it makes is read back then, since a kernel that
-//! cannot be compiled fails no earlier than that. A planned run just follows.
+//! decided when a plan is made: values of types that the device does not compute with stay on
+//! the host, and any other node is tried on the device. What it makes is read back then, since
+//! a kernel that cannot be compiled fails no earlier than that. A planned run just follows.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -73,7 +73,11 @@ impl Machine {
         }
         for slot in program.constants.iter_mut() {
             if let Some(value) = slot.take() {
-                *slot = Some(self.settled(value)?);
+                let at_home = self.is_home(value.dtype(), value.len());
+                *slot = Some(match at_home {
+                    true => value.moved(&self.device)?,
+                    false => value,
+                });
             }
         }
         Ok(())
@@ -81,28 +85,25 @@ impl Machine {
 
     /// Takes a tensor to where it belongs.
     pub fn upload(&self, tensor: Tensor) -> Result<Value, OpError> {
-        let at_home = belongs(tensor.dtype(), tensor.len()) && self.holds(tensor.dtype());
+        let at_home = !self.is_host() && self.is_home(tensor.dtype(), tensor.len());
         Value::upload(tensor, if at_home { &self.device } else { &self.host })
     }
 
-    fn settled(&self, value: Value) -> Result<Value, OpError> {
-        let dtype = value.dtype();
-        if !belongs(dtype, value.len()) || !self.holds(dtype) {
-            return Ok(value);
-        }
-        value.moved(&self.device)
+    /// Whether a tensor is kept on the device.
+    fn is_home(&self, dtype: DType, len: usize) -> bool {
+        belongs(dtype, len) && self.computes(dtype)
     }
 
     /// The value of a weight on the host, which is kept.
-    pub fn copy(&self, id: ValueId, value: &Value) -> Result<Value, OpError> {
-        if value.is_on_cpu() {
-            return Ok(value.clone());
+    pub fn copy(&self, id: ValueId, weight: &Value) -> Result<Value, OpError> {
+        if weight.is_on_cpu() {
+            return Ok(weight.clone());
         }
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(copy) = copies.get(&id) {
             return Ok(copy.clone());
         }
-        let copy = value.clone().moved(&self.host)?;
+        let copy = weight.clone().moved(&self.host)?;
         copies.insert(id, copy.clone());
         Ok(copy)
     }
@@ -123,11 +124,32 @@ impl Machine {
         node: &Node,
         args: Vec<Option<Item>>,
     ) -> Result<Vec<Item>, RunError> {
+        if self.is_host() {
+            return exec::run_node(node, args, &self.device);
+        }
         let device = match place {
+            Place::Device if node.op.hands_on() => {
+                return exec::run_node(node, args, &self.device);
+            }
             Place::Device => &self.device,
             Place::Host | Place::Fallback => &self.host,
         };
-        exec::run_node(node, args, device)
+        let args = exec::guard(node, || together(&node.op, args, device))?;
+        let made = exec::run_node(node, args, device)?;
+        if place != Place::Device {
+            return Ok(made);
+        }
+        exec::guard(node, || {
+            made.into_iter().map(|item| self.brought(item)).collect()
+        })
+    }
+
+    /// What the device made, but for integers, which all readers want on the host.
+    fn brought(&self, item: Item) -> Result<Item, OpError> {
+        match item {
+            Item::Tensor(value @ Value::Int(_)) => value.moved(&self.host).map(Item::from),
+            other => Ok(other),
+        }
     }
 
     /// Runs a node that is not control flow, and says where it can be run. `known`: what it
@@ -138,17 +160,19 @@ impl Machine {
         args: Vec<Option<Item>>,
         known: bool,
     ) -> Result<(Vec<Item>, Place), RunError> {
+        if self.is_host() {
+            return Ok((self.run(Place::Device, node, args)?, Place::Device));
+        }
         // A shape is read from a tensor wherever that lies.
-        let reads_shape = matches!(node.op, Op::Shape { .. } | Op::Size);
-        let place = match known && !reads_shape && !self.is_host() {
+        let place = match known && !node.op.hands_on() {
             true => Place::Host,
             false => self.wanted(&node.op, &args),
         };
-        if self.is_host() || place != Place::Device {
+        if place != Place::Device {
             return Ok((self.run(place, node, args)?, place));
         }
         if let Ok(made) = self.run(place, node, args.clone())
-            && exec::guard(node, || made.iter().try_for_each(read)).is_ok()
+            && exec::guard(node, || made.iter().try_for_each(|item| self.read(item))).is_ok()
         {
             return Ok((made, place));
         }
@@ -182,27 +206,43 @@ impl Machine {
 
     /// Where a node is to run, by the values that it reads as data.
     fn wanted(&self, op: &Op, args: &[Option<Item>]) -> Place {
-        if self.is_host() {
-            return Place::Device;
-        }
         let data = args.iter().enumerate();
         let data = data.filter(|(at, _)| !op.host_inputs().contains(at));
-        let values: Vec<_> = data
+        let values: Vec<&Value> = data
             .filter_map(|(_, item)| item.as_ref())
-            .flat_map(Item::values)
+            .flat_map(|item| item.values())
             .collect();
+        if op.hands_on() {
+            return match values.iter().all(|value| value.is_on_cpu()) {
+                true => Place::Host,
+                false => Place::Device,
+            };
+        }
         let there = |value: &&Value| belongs(value.dtype(), value.len()) || !value.is_on_cpu();
         if !values.iter().any(there) {
-            Place::Host
-        } else if !op.runs_on_host() && values.iter().all(|value| self.holds(value.dtype())) {
-            Place::Device
-        } else {
-            Place::Fallback
+            return Place::Host;
+        }
+        let types = values.iter().map(|value| value.dtype());
+        let computed = types.chain(op.own_type()).all(|dtype| self.computes(dtype));
+        match computed && !op.runs_on_host() {
+            true => Place::Device,
+            false => Place::Fallback,
         }
     }
 
-    fn holds(&self, dtype: DType) -> bool {
-        value::holds(&self.device, dtype)
+    fn computes(&self, dtype: DType) -> bool {
+        value::computes(&self.device, dtype)
+    }
+
+    /// Fails where the elements could not be computed, or are of a type that the device does
+    /// not compute with: then burn may not have computed them at all.
+    fn read(&self, item: &Item) -> Result<(), OpError> {
+        item.values().try_for_each(|value| {
+            if !value.is_on_cpu() && !self.computes(value.dtype()) {
+                return Err(value.unexpected("elements that the device computes with"));
+            }
+            value.clone().download().map(drop)
+        })
     }
 }
 
@@ -211,8 +251,51 @@ fn belongs(dtype: DType, len: usize) -> bool {
     len > if is_float(dtype) { 1 } else { HOST_ELEMENTS }
 }
 
-/// Fails where the elements could not be computed.
-fn read(item: &Item) -> Result<(), OpError> {
-    item.values()
-        .try_for_each(|value| value.clone().download().map(drop))
+/// Moves all that the operator does not read on the host to the device that computes.
+fn together(
+    op: &Op,
+    args: Vec<Option<Item>>,
+    device: &DispatchDevice,
+) -> Result<Vec<Option<Item>>, OpError> {
+    let args = args.into_iter().enumerate().map(|(at, item)| {
+        let away = |value: &Value| {
+            let stays = value.is_on_cpu() && op.reads_on_host(at, value.len());
+            !stays && !value.is_on(device)
+        };
+        match item {
+            Some(item) if item.values().any(away) => item.moved(device).map(Some),
+            item => Ok(item),
+        }
+    });
+    args.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Unary;
+
+    #[test]
+    fn sizes_and_single_numbers_belong_to_the_host() {
+        assert!(belongs(DType::F32, 2) && !belongs(DType::F32, 1));
+        assert!(belongs(DType::I64, 5000) && !belongs(DType::I64, 4));
+        assert!(!belongs(DType::F32, 0) && !belongs(DType::Bool, 0));
+    }
+
+    #[test]
+    fn nothing_falls_back_where_the_processor_is_the_device() {
+        let machine = Machine::new(device::cpu());
+        let node = Node {
+            name: "relu".into(),
+            op: Op::Unary(Unary::Relu),
+            inputs: vec![Some(0)],
+            outputs: vec![Some(1)],
+        };
+        let x = Value::from_floats(vec![-1.0, 2.0], &[2], DType::F64, &machine.device).unwrap();
+        let (made, place) = machine.place(&node, vec![Some(x.into())], false).unwrap();
+        let made = made.into_iter().next().unwrap().tensor().unwrap();
+        assert_eq!(made.to_floats().unwrap(), [0.0, 2.0]);
+        assert_eq!((place, machine.fallbacks()), (Place::Device, 0));
+        assert_eq!(machine.of_body(&node), Some(Place::Device));
+    }
 }

@@ -7,16 +7,19 @@
 //! cut down to what the outputs need, and each step knows which of its inputs nobody reads
 //! later, so that their memory is reused.
 
+mod layout;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{OpError, RunError};
+use crate::error::RunError;
 use crate::exec::{self, Bodies, Scope};
 use crate::graph::{Block, Node, Op, Program, ValueId};
 use crate::ops::Args;
 use crate::place::{Machine, Place};
 use crate::value::{Item, Value};
+use layout::Layout;
 
 /// Computed values up to this size are kept in a plan.
 const KEPT_BYTES: usize = 64 << 10;
@@ -486,12 +489,7 @@ impl Trace<'_> {
         }
         steps.reverse();
 
-        let mut layout = Layout {
-            trace: &self,
-            slots: HashMap::new(),
-            constants: Vec::new(),
-            places: HashMap::new(),
-        };
+        let mut layout = Layout::new(&self);
         let inputs = self
             .program
             .inputs
@@ -524,12 +522,10 @@ impl Trace<'_> {
                 .flatten()
                 .for_each(|source| mark_last(source, &mut later));
         }
-        let Layout {
-            slots, constants, ..
-        } = layout;
+        let (slots, constants) = layout.into_parts();
         Ok(Plan {
             steps: planned,
-            slots: slots.len(),
+            slots,
             inputs,
             outputs,
             constants,
@@ -541,97 +537,5 @@ impl Trace<'_> {
 fn mark_last(source: &mut Source, later: &mut HashSet<usize>) {
     if let Source::Slot { slot, last } = source {
         *last = later.insert(*slot);
-    }
-}
-
-/// Slots and constants as they are given out.
-struct Layout<'a, 'b> {
-    trace: &'a Trace<'b>,
-    slots: HashMap<ValueId, usize>,
-    constants: Vec<Item>,
-    /// Where a constant stands, by its number and the place of those that read it.
-    places: HashMap<(ValueId, Option<Place>), usize>,
-}
-
-impl Layout<'_, '_> {
-    fn slot(&mut self, id: ValueId) -> usize {
-        let next = self.slots.len();
-        *self.slots.entry(id).or_insert(next)
-    }
-
-    fn source(&mut self, id: ValueId) -> Source {
-        let id = self.trace.resolve(id);
-        match self.constant(id) {
-            Some(item) => self.keep((id, None), item),
-            None => Source::Slot {
-                slot: self.slot(id),
-                last: false,
-            },
-        }
-    }
-
-    /// The same for input `at` of an operator: constants lie where they are read.
-    fn data(&mut self, op: &Op, at: usize, id: ValueId, place: Place) -> Result<Source, OpError> {
-        let id = self.trace.resolve(id);
-        let Some(item) = self.constant(id) else {
-            return Ok(self.source(id));
-        };
-        let elements = item.values().map(Value::len).sum();
-        if place == Place::Device && op.reads_on_host(at, elements) {
-            return Ok(self.source(id));
-        }
-        let machine = self.trace.machine;
-        let item = match (place, item) {
-            (Place::Device, item) => item.moved(&machine.device)?,
-            (Place::Fallback, Item::Tensor(value)) => machine.copy(id, &value)?.into(),
-            (_, item) => item,
-        };
-        Ok(self.keep((id, Some(place)), item))
-    }
-
-    fn constant(&self, id: ValueId) -> Option<Item> {
-        let weight = || self.trace.program.constant(id).cloned().map(Item::from);
-        self.trace.kept.get(&id).cloned().or_else(weight)
-    }
-
-    fn keep(&mut self, what: (ValueId, Option<Place>), item: Item) -> Source {
-        let constants = &mut self.constants;
-        let at = *self.places.entry(what).or_insert_with(|| {
-            constants.push(item);
-            constants.len() - 1
-        });
-        Source::Constant(at)
-    }
-
-    fn step(&mut self, step: &Traced) -> Result<Step, RunError> {
-        let inputs = exec::guard(&step.node, || {
-            let inputs = step.inputs.iter().enumerate();
-            let source = |(at, id): (usize, &Option<ValueId>)| {
-                id.map(|id| self.data(&step.node.op, at, id, step.place))
-                    .transpose()
-            };
-            inputs.map(source).collect::<Result<Vec<_>, _>>()
-        })?;
-        let work = match (&step.view, &step.node.op) {
-            (Some(shape), _) => Work::View(shape.clone()),
-            (None, op) if op.is_control() => {
-                let captures = step.captures.iter().map(|&id| (id, self.source(id)));
-                Work::Control(captures.collect())
-            }
-            (None, _) => Work::Operator,
-        };
-        let outputs = step
-            .node
-            .outputs
-            .iter()
-            .map(|id| id.map(|id| self.slot(id)))
-            .collect();
-        Ok(Step {
-            node: step.node.clone(),
-            work,
-            place: step.place,
-            inputs,
-            outputs,
-        })
     }
 }

@@ -5,6 +5,7 @@
 //! burn's kernels panic on a misfit.
 
 mod cast;
+mod place;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_backend::tensor::IndexingUpdateOp;
 use burn_backend::{
-    Backend, BoolDType, BoolStore, DType as BurnType, Element, FloatDType, IntDType, Scalar, Shape,
-    Slice, TensorData, TensorMetadata, get_or_init_device_settings, read_sync,
+    BoolStore, DType as BurnType, Element, FloatDType, IntDType, Scalar, Shape, Slice, TensorData,
+    TensorMetadata, read_sync,
 };
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use bytemuck::Pod;
@@ -23,6 +24,9 @@ use crate::device;
 use crate::error::OpError;
 use crate::kernels;
 use crate::tensor::{DType, Narrow, Tensor, TensorError};
+
+use place::bools;
+pub(crate) use place::{bool_type, computes};
 
 /// The backend that everything runs on: it picks the device's own at run time.
 pub(crate) type B = Dispatch;
@@ -200,16 +204,6 @@ impl Value {
         Self::Int(B::int_from_data(data, device))
     }
 
-    /// Numbers of rows, as integers that the device has.
-    pub fn indices(numbers: &[i64], device: &DispatchDevice) -> Self {
-        let mut data = TensorData::new(numbers.to_vec(), Shape::from(vec![numbers.len()]));
-        if !holds(device, DType::I64) {
-            // Memory ends below 2³¹ elements there.
-            data = data.convert_dtype(BurnType::I32);
-        }
-        Self::Int(B::int_from_data(data, device))
-    }
-
     /// A tensor of floats of any width.
     pub fn from_floats(
         values: Vec<f64>,
@@ -229,6 +223,7 @@ impl Value {
     }
 
     /// A tensor with `value` everywhere: zeros and empty strings for types without numbers.
+    /// It lies on the host where it has no elements.
     pub fn full(
         dtype: DType,
         shape: &[usize],
@@ -236,6 +231,8 @@ impl Value {
         device: &DispatchDevice,
     ) -> Result<Self, OpError> {
         check_size(dtype, shape)?;
+        let host = device::cpu();
+        let device = if shape.contains(&0) { &host } else { device };
         let shape = Shape::from(shape.to_vec());
         Ok(match dtype {
             DType::Bool if value == 0.0 => {
@@ -268,51 +265,6 @@ impl Value {
         match self {
             Self::Float(t) | Self::Int(t) | Self::Bool(t) => t,
             Self::Code(_, t) | Self::Text(_, t) => t,
-        }
-    }
-
-    pub fn device(&self) -> DispatchDevice {
-        self.tensor().device()
-    }
-
-    /// Whether it lies on this device, or is of a kind that lies on the host always.
-    pub fn is_on(&self, device: &DispatchDevice) -> bool {
-        matches!(self, Self::Text(..)) || self.device() == *device
-    }
-
-    pub fn is_on_cpu(&self) -> bool {
-        device::is_cpu(&self.device())
-    }
-
-    /// Both on one device: what lies on the host follows the other.
-    pub fn beside(self, other: Self) -> Result<(Self, Self), OpError> {
-        Ok(match (self.is_on_cpu(), other.is_on_cpu()) {
-            (true, false) => (self.moved(&other.device())?, other),
-            (false, true) => {
-                let device = self.device();
-                (self, other.moved(&device)?)
-            }
-            _ => (self, other),
-        })
-    }
-
-    /// The same on another device.
-    pub fn moved(self, device: &DispatchDevice) -> Result<Self, OpError> {
-        if self.is_on(device) {
-            return Ok(self);
-        }
-        Self::upload(self.download()?, device)
-    }
-
-    /// All on one device: the host where they lie on several.
-    pub fn together(values: Vec<Self>) -> Result<Vec<Self>, OpError> {
-        let first = values.first().map(Self::device);
-        match first {
-            Some(first) if values.iter().any(|value| !value.is_on(&first)) => {
-                let host = device::cpu();
-                values.into_iter().map(|value| value.moved(&host)).collect()
-            }
-            _ => Ok(values),
         }
     }
 
@@ -417,6 +369,9 @@ impl Value {
 
     /// The part from `start` to `end` of one dimension.
     pub fn narrow(self, axis: usize, start: usize, end: usize) -> Self {
+        if start == end && !self.is_on_cpu() {
+            return self.emptied(axis);
+        }
         let slices: Vec<_> = self
             .shape()
             .iter()
@@ -569,28 +524,6 @@ impl Item {
         )))
     }
 
-    /// The tensors that it holds.
-    pub fn values(&self) -> std::slice::Iter<'_, Value> {
-        match self {
-            Self::Tensor(value) => std::slice::from_ref(value).iter(),
-            Self::Sequence(values) => values.iter(),
-            Self::Nothing => [].iter(),
-        }
-    }
-
-    /// The same on another device.
-    pub fn moved(self, device: &DispatchDevice) -> Result<Self, OpError> {
-        Ok(match self {
-            Self::Tensor(value) => value.moved(device)?.into(),
-            Self::Sequence(values) => {
-                let values = Arc::unwrap_or_clone(values).into_iter();
-                let moved = values.map(|value| value.moved(device));
-                moved.collect::<Result<Vec<_>, _>>()?.into()
-            }
-            Self::Nothing => Self::Nothing,
-        })
-    }
-
     pub fn bytes(&self) -> usize {
         match self {
             Self::Tensor(value) => value.bytes(),
@@ -658,28 +591,6 @@ pub(crate) fn check_size(dtype: DType, shape: &[usize]) -> Result<(), OpError> {
 
 pub(crate) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
-}
-
-/// How this device stores bools.
-pub(crate) fn bool_type(device: &DispatchDevice) -> BoolDType {
-    match device::is_cpu(device) {
-        true => BoolStore::Native,
-        false => get_or_init_device_settings::<B>(device).bool_dtype,
-    }
-}
-
-/// Bools on a device, as it stores them.
-fn bools(data: TensorData, device: &DispatchDevice) -> DispatchTensor {
-    B::bool_from_data(data.convert_dtype(bool_type(device).into()), device)
-}
-
-/// Whether a device can hold elements of this type, and compute with them.
-pub(crate) fn holds(device: &DispatchDevice, dtype: DType) -> bool {
-    match dtype {
-        DType::Bool => true,
-        DType::Bytes => device::is_cpu(device),
-        dtype => burn_type(dtype).is_ok_and(|kind| B::supports_dtype(device, kind)),
-    }
 }
 
 pub(crate) fn float_type(dtype: DType) -> Result<FloatDType, OpError> {

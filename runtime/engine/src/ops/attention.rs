@@ -12,6 +12,7 @@ use super::{
     Args, Result, broadcast, broadcast_to, count, elementwise, matmul, norm, reduce, shape, wide,
     with_rank,
 };
+use crate::device;
 use crate::error::OpError;
 use crate::graph::{Attention, Binary, Reduce, Scores, Unary};
 use crate::tensor::DType;
@@ -321,7 +322,7 @@ fn in_steps(
     // Half precision overflows if one side has the whole scale.
     let shared = wide(dtype) != dtype;
     let factor = if shared { factor.sqrt() } else { factor };
-    let factor = Value::from_floats(vec![factor], &[], dtype, &q.device())?;
+    let factor = Value::from_floats(vec![factor], &[], dtype, &device::cpu())?;
     let q = elementwise::binary(Binary::Mul, q, factor.clone())?;
     let q = q.reshape(&[sizes.batch, sizes.kv_heads, rows, sizes.size]);
     let k = match shared {
@@ -333,7 +334,7 @@ fn in_steps(
     let capped = match of.soft_cap {
         None => product.clone(),
         Some(cap) => {
-            let cap = Value::from_floats(vec![f64::from(cap)], &[], dtype, &product.device())?;
+            let cap = Value::from_floats(vec![f64::from(cap)], &[], dtype, &device::cpu())?;
             let bent = elementwise::binary(Binary::Div, product.clone(), cap.clone())?;
             elementwise::binary(Binary::Mul, elementwise::unary(Unary::Tanh, bent)?, cap)?
         }

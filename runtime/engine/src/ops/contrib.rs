@@ -8,6 +8,7 @@ mod quantized;
 
 use super::elementwise::{activate, binary, unary};
 use super::{Args, Result, conv, count, matmul};
+use crate::device;
 use crate::error::OpError;
 use crate::graph::{Binary, Contrib, Turned, Unary};
 use crate::tensor::DType;
@@ -94,7 +95,7 @@ fn scaled(x: Value, by: f32) -> Result<Value> {
     if by == 1.0 {
         return Ok(x);
     }
-    let factor = Value::full(x.dtype(), &[], f64::from(by), &x.device())?;
+    let factor = Value::full(x.dtype(), &[], f64::from(by), &device::cpu())?;
     binary(Binary::Mul, x, factor)
 }
 

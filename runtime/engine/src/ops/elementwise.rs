@@ -5,6 +5,7 @@ use burn_backend::{Scalar, TensorMetadata};
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 
 use super::{Result, axis, broadcast, broadcast_to, count, text, wide, with_rank};
+use crate::device;
 use crate::error::OpError;
 use crate::graph::{Binary, Compare, Logic, Unary, Variadic};
 use crate::kernels::{self, Activation};
@@ -44,7 +45,7 @@ pub(super) fn activate(activation: Activation, x: Value) -> Result<Value> {
     let kind = match activation {
         Activation::None => return Ok(x),
         Activation::Clamp { low, high } => {
-            let bound = |value: f32| Value::full(x.dtype(), &[], f64::from(value), &x.device());
+            let bound = |value: f32| Value::full(x.dtype(), &[], f64::from(value), &device::cpu());
             let (low, high) = (bound(low)?, bound(high)?);
             return clip(x, Some(low), Some(high));
         }

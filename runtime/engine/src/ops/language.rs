@@ -167,7 +167,7 @@ pub(super) fn linear(of: &LinearAttention, args: &mut Args) -> Result<Vec<Value>
     let scale = of
         .scale
         .map_or_else(|| 1.0 / (*size as f64).sqrt(), f64::from);
-    let scale = Value::from_floats(vec![scale], &[], computed, &device)?;
+    let scale = Value::from_floats(vec![scale], &[], computed, &crate::device::cpu())?;
     let group = of.heads / of.kv_heads;
     let decay = decay.map(|decay| elementwise::unary(Unary::Exp, decay));
     let decay = decay.transpose()?;

@@ -9,6 +9,7 @@ use super::conv::{output_sizes, pads, per_axis, span};
 use super::shape::pad_constant;
 use super::taps::{Real, Row, along, in_real};
 use super::{Result, count, reduce};
+use crate::device;
 use crate::error::OpError;
 use crate::graph::{Binary, Reduce, Unary, Window};
 use crate::ops::elementwise;
@@ -397,7 +398,7 @@ fn flat_average(placed: &Placed, flat: &Flat, count_padding: bool, x: Value) -> 
 /// `|x|^p`, or the p-th root of what is positive.
 fn power(x: Value, p: f64) -> Result<Value> {
     let x = elementwise::unary(Unary::Abs, x)?;
-    let by = Value::full(x.dtype(), &[], p, &x.device())?;
+    let by = Value::full(x.dtype(), &[], p, &device::cpu())?;
     elementwise::binary(Binary::Pow, x, by)
 }
 

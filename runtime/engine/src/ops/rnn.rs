@@ -6,6 +6,7 @@
 use super::elementwise::{binary, choose, clip, unary};
 use super::matmul::{linear, matmul};
 use super::{Args, Result};
+use crate::device;
 use crate::error::OpError;
 use crate::graph::{Binary, Cell, Direction, Recurrent, Unary};
 use crate::kernels::{Activation, F32, Lstm};
@@ -370,7 +371,7 @@ impl Layer<'_> {
         let x = match self.layer.clip {
             Some(limit) => {
                 let bound = |value: f32| {
-                    Value::full(x.dtype(), &[], f64::from(value), &x.device()).map(Some)
+                    Value::full(x.dtype(), &[], f64::from(value), &device::cpu()).map(Some)
                 };
                 let (low, high) = (bound(-limit)?, bound(limit)?);
                 clip(x, low, high)?
