@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::device;
-use crate::lower;
 use crate::model::Tensors;
 use crate::tensor::{DType, Tensor};
+use crate::value::Value;
 
 /// How far an output is from the expected one.
 ///
@@ -49,7 +49,7 @@ pub fn deviations(found: &Tensors, expected: &Tensors) -> Vec<Deviation> {
 
 /// The elements of a tensor of numbers.
 fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
-    let value = lower::upload(tensor.clone(), &device::cpu()).ok()?;
+    let value = Value::upload(tensor.clone(), &device::cpu()).ok()?;
     value.to_floats().ok()
 }
 

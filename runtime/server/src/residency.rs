@@ -421,7 +421,7 @@ impl Residency {
         opened
     }
 
-    fn pool(&self) -> MutexGuard<'_, HashMap<(Digest, Device), Pooled>> {
+    fn pool(&self) -> MutexGuard<'_, HashMap<(Digest, Place), Pooled>> {
         self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
