@@ -104,23 +104,23 @@ fn constant_results(program: &Program, node: &Node) -> Option<Vec<Value>> {
 
 /// Drops constants that nothing reads.
 pub(crate) fn prune(program: &mut Program) {
-    let mut read = BTreeSet::new();
-    collect_reads(&program.root, &mut read);
+    let mut reads = HashMap::new();
+    count_reads(&program.root, &mut reads);
     for (id, slot) in program.constants.iter_mut().enumerate() {
-        if !read.contains(&id) {
+        if !reads.contains_key(&id) {
             *slot = None;
         }
     }
 }
 
-fn collect_reads(block: &Block, read: &mut BTreeSet<ValueId>) {
-    read.extend(&block.outputs);
-    for node in &block.nodes {
-        read.extend(node.inputs.iter().flatten());
-        for block in node.op.blocks() {
-            collect_reads(block, read);
-        }
+/// Adds up how often the nodes and outputs of a block, and of those inside, read each value.
+pub(crate) fn count_reads(block: &Block, reads: &mut HashMap<ValueId, usize>) {
+    let of_nodes = block.nodes.iter().flat_map(|node| &node.inputs);
+    for &id in of_nodes.flatten().chain(&block.outputs) {
+        *reads.entry(id).or_default() += 1;
     }
+    let inner = block.nodes.iter().flat_map(|node| node.op.blocks());
+    inner.for_each(|block| count_reads(block, reads));
 }
 
 /// Inputs of one integer or bool that decide an `If` of the root block, and nothing else

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::fold::prune;
+use crate::fold::{count_reads, prune};
 use crate::graph::{Block, Cell, Direction, Node, Op, Program, Unary, ValueId};
 use crate::kernels::{
     Activation, F32, Filters, Int8, Int8Filters, Lstm, Matrix, Packed, filters_pay, weights_pay,
@@ -14,9 +14,12 @@ use crate::value::Value;
 /// Packs the constant right sides of matrix products and the filters of convolutions, with fewer
 /// bits where `precision` says so and it pays.
 pub(crate) fn lay_out(program: &mut Program, precision: Precision) {
+    let mut reads = HashMap::new();
+    count_reads(&program.root, &mut reads);
     let mut root = std::mem::take(&mut program.root);
     let mut done = Done {
         precision,
+        reads,
         packed: HashMap::new(),
         int8: HashMap::new(),
     };
@@ -28,6 +31,8 @@ pub(crate) fn lay_out(program: &mut Program, precision: Precision) {
 /// Matrices that are packed already, by their number and whether they are transposed.
 struct Done {
     precision: Precision,
+    /// How many nodes still read each value as it came.
+    reads: HashMap<ValueId, usize>,
     packed: HashMap<(ValueId, bool), Arc<Packed>>,
     /// Those that can't be quantised are kept too.
     int8: HashMap<(ValueId, bool), Option<Arc<Int8>>>,
@@ -50,7 +55,7 @@ impl Done {
     }
 }
 
-fn pack(program: &Program, block: &mut Block, done: &mut Done) {
+fn pack(program: &mut Program, block: &mut Block, done: &mut Done) {
     for node in &mut block.nodes {
         if node.op.is_control() {
             let mut control = (**node).clone();
@@ -62,6 +67,19 @@ fn pack(program: &Program, block: &mut Block, done: &mut Done) {
             .or_else(|| filter(program, node, done.precision))
             .or_else(|| lstm(program, node))
         {
+            // Weights that are laid out go one by one, so that never all are held twice.
+            for id in node.inputs.iter().flatten() {
+                let left = done.reads.get_mut(id).map(|left| {
+                    *left = left.saturating_sub(1);
+                    *left
+                });
+                if left == Some(0)
+                    && !laid.inputs.contains(&Some(*id))
+                    && let Some(slot) = program.constants.get_mut(*id)
+                {
+                    *slot = None;
+                }
+            }
             *node = Arc::new(laid);
         }
     }

@@ -25,8 +25,15 @@ use crate::tensor::Tensor;
 use crate::value::Value;
 use attributes::Attributes;
 
-/// Lowers a decoded model, its weights on the host, and says what it takes and gives.
-pub(crate) fn lower(mut model: ModelProto) -> Result<(Program, Signature), LoadError> {
+/// Bytes of a weight after whose copying it is worth to give pages of the file back.
+const LARGE: usize = 1 << 20;
+
+/// Lowers a decoded model, its weights on the host, and says what it takes and gives. Calls
+/// `copied` each time that a large weight was copied out of the file.
+pub(crate) fn lower(
+    mut model: ModelProto,
+    copied: &dyn Fn(),
+) -> Result<(Program, Signature), LoadError> {
     let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
     let sparse = graph.sparse_initializer.iter().map(sparse_name);
     let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
@@ -47,6 +54,7 @@ pub(crate) fn lower(mut model: ModelProto) -> Result<(Program, Signature), LoadE
         .collect();
     let mut lowering = Lowering {
         program: Program::default(),
+        copied,
         opsets,
         functions: functions::by_name(model.functions),
         calls: 0,
@@ -125,8 +133,9 @@ fn spec(info: &ValueInfoProto) -> Result<TensorSpec, LoadError> {
     Ok(TensorSpec { name, dtype, shape })
 }
 
-struct Lowering {
+struct Lowering<'a> {
     program: Program,
+    copied: &'a dyn Fn(),
     /// Version of each imported domain.
     opsets: HashMap<String, i64>,
     /// Operators that the model defines.
@@ -139,7 +148,7 @@ struct Lowering {
     later: Vec<HashSet<String>>,
 }
 
-impl Lowering {
+impl Lowering<'_> {
     /// Lowers a graph in a scope that holds its inputs, and closes the scope.
     fn block(&mut self, graph: GraphProto) -> Result<Block, LoadError> {
         let dense = graph.initializer.iter();
@@ -303,7 +312,12 @@ impl Lowering {
     }
 
     fn upload(&self, name: &str, tensor: Tensor) -> Result<Value, LoadError> {
-        Value::upload(tensor, &device::cpu()).map_err(|error| LoadError::Weights {
+        let large = tensor.data().len() >= LARGE;
+        let value = Value::upload(tensor, &device::cpu());
+        if large {
+            (self.copied)();
+        }
+        value.map_err(|error| LoadError::Weights {
             name: name.to_owned(),
             reason: error.to_string(),
         })

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use memmap2::Mmap;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::deviation::{Deviation, deviations};
@@ -68,13 +69,14 @@ impl Model {
     /// Weights must lie in these bytes: for those in files beside the model, see
     /// [`Model::open`].
     pub fn load(onnx: Bytes, options: &Options) -> Result<Self, LoadError> {
-        Self::prepare(onnx::decode(onnx)?, options)
+        Self::prepare(onnx::decode(onnx)?, options, &|| ())
     }
 
-    fn prepare(proto: ModelProto, options: &Options) -> Result<Self, LoadError> {
+    /// `copied` is called each time that a large weight was copied out of the file.
+    fn prepare(proto: ModelProto, options: &Options, copied: &dyn Fn()) -> Result<Self, LoadError> {
         let machine = Machine::new(device::open(options.device)?);
         let threads = options.threads.map(pool).transpose()?;
-        let (mut program, signature) = lower::lower(proto)?;
+        let (mut program, signature) = lower::lower(proto, copied)?;
         fold::fold(&mut program);
         fuse::fuse(&mut program);
         if machine.is_host() {
@@ -111,10 +113,11 @@ impl Model {
         // SAFETY: the mapping lives until the model is loaded. Model files are written once and
         // never changed in place; a file that is cut short meanwhile would end the process,
         // as with any mapped file.
-        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unread)?;
-        let mut proto = onnx::decode(Bytes::from_owner(bytes))?;
+        let bytes = unsafe { Mmap::map(&file) }.map_err(unread)?;
+        let mapped = Mapped(Arc::new(bytes));
+        let mut proto = onnx::decode(Bytes::from_owner(mapped.clone()))?;
         onnx::external::attach(&mut proto, path.parent().unwrap_or(Path::new("")))?;
-        Self::prepare(proto, options)
+        Self::prepare(proto, options, &|| mapped.give_back())
     }
 
     /// What the model takes and gives.
@@ -273,6 +276,29 @@ impl std::fmt::Debug for Model {
             .field("device", &self.machine.device)
             .field("weight_bytes", &self.weight_bytes)
             .finish_non_exhaustive()
+    }
+}
+
+/// A file that is mapped while a model is loaded.
+#[derive(Clone)]
+struct Mapped(Arc<Mmap>);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Mapped {
+    /// Gives the pages that were read back to the system; they are read again where they are
+    /// needed again.
+    #[allow(unsafe_code, reason = "advice on a mapping")]
+    fn give_back(&self) {
+        // It is advice: where it is not taken, only memory is lost.
+        #[cfg(unix)]
+        // SAFETY: the mapping is of a file and never written to, so that dropped pages come
+        // back with the same bytes.
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 }
 

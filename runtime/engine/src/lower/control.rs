@@ -8,7 +8,7 @@ use super::{Lowering, spec};
 use crate::graph::{Block, Op, Scan};
 use crate::onnx::proto::GraphProto;
 
-impl Lowering {
+impl Lowering<'_> {
     /// A node of control flow, or nothing where the operator is another. `inputs` and
     /// `outputs` are how many the node has.
     pub(super) fn control(

@@ -29,7 +29,7 @@ pub(super) fn by_name(functions: Vec<FunctionProto>) -> Functions {
     named.collect()
 }
 
-impl Lowering {
+impl Lowering<'_> {
     /// The function that a node calls, if it calls one.
     pub(super) fn function(&self, node: &NodeProto) -> Option<Arc<FunctionProto>> {
         if self.functions.is_empty() {
