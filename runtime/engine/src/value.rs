@@ -66,6 +66,13 @@ impl Value {
         if tensor.dtype() == DType::Bytes {
             return Ok(Self::from_strings(tensor.blobs(), tensor.shape()));
         }
+        if tensor.shape().is_empty() && !device::is_cpu(device) {
+            // burn makes no tensor of rank 0 there.
+            let (dtype, _, data) = tensor.into_parts();
+            let one = Tensor::new(dtype, vec![1], data);
+            let one = one.map_err(|error| OpError::Value(error.to_string()))?;
+            return Ok(Self::upload(one, device)?.reshape(&[]));
+        }
         let (dtype, shape, data) = tensor.into_parts();
         check_size(dtype, &shape)?;
         let mut bytes: Vec<u8> = data.into();

@@ -338,6 +338,7 @@ fn most_backend_tests_pass_on_a_gpu() {
     let options = Options {
         device,
         threads: None,
+        ..Options::default()
     };
     let ((cases, data), only, known) = (cases(), only(), known());
     let mut counts = Counts::new();

@@ -1,6 +1,6 @@
 //! What operators ask of the place where they run, on a GPU or on the host.
 
-use super::{Binary, Contrib, Op};
+use super::{Binary, Contrib, Op, Unary};
 use crate::tensor::DType;
 
 impl Op {
@@ -103,6 +103,8 @@ impl Op {
             Self::CumSum { .. } | Self::CumProd { .. } => true,
             // burn writes one row after the other in one thread for each column.
             Self::ScatterElements { .. } | Self::ScatterNd { .. } => true,
+            // A GPU's logarithm loses the digits of what is next to 1.
+            Self::Unary(Unary::Mish) => true,
             // A GPU's quotient may be a little below a whole number.
             Self::Binary(kind) | Self::BinaryAt { kind, .. } => matches!(kind, Binary::Mod { .. }),
             _ => false,
