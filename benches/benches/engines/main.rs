@@ -1,6 +1,6 @@
 //! The engine against onnxruntime on real models, in turns within one run: batches of 1 and 16,
 //! one thread and two; whether both give the same answers; and how long the first answer takes
-//! and how much memory. Prints the tables of `docs/performance.md`.
+//! and how much memory. With the feature `peers` also against other engines in Rust. Prints the tables of `docs/performance.md`.
 //!
 //! Fails where the geometric mean of the ratios is above 1.3 at batch 1 or 1.2 at batch 16, or
 //! one is above 2, where answers differ by more than 1e-3 of the largest number of an output, or
@@ -13,6 +13,8 @@
     reason = "a benchmark ends by panicking"
 )]
 
+#[cfg(feature = "peers")]
+mod peers;
 mod real;
 
 use std::process::Command;
@@ -167,6 +169,8 @@ fn main() {
             }
         }
     }
+    #[cfg(feature = "peers")]
+    against_peers();
     assert!(
         failed.is_empty(),
         "above the target:\n{}",
@@ -246,6 +250,46 @@ fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
     let theirs = Onnxruntime::start(&path, threads, &inputs).unwrap();
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours), Box::new(theirs)];
     bench::compare(&mut engines, 7).unwrap()
+}
+
+/// The engine against others in Rust; one that refuses a model says why.
+#[cfg(feature = "peers")]
+fn against_peers() {
+    println!("\n| model | batch | threads | peer | ours | theirs | ratio (rounds) |");
+    println!("|---|---:|---:|---|---:|---:|---:|");
+    type Open = fn(&std::path::Path, &Tensors, usize) -> firebox::failure::Result<Box<dyn Engine>>;
+    let all: [(&str, Open); 2] = [
+        ("tract", |path, inputs, threads| {
+            Ok(Box::new(peers::Tract::open(path, inputs, threads)?))
+        }),
+        ("rten", |path, inputs, threads| {
+            Ok(Box::new(peers::Rten::open(path, inputs, threads)?))
+        }),
+    ];
+    for batch in [1, 16] {
+        for (subject, (name, open)) in SUBJECTS.iter().flat_map(|s| all.map(|peer| (s, peer))) {
+            for threads in [1, 2] {
+                let path = file(subject);
+                let mut ours = Firebox::open(&path, Device::Cpu, threads, Precision::F32).unwrap();
+                let given = given(subject, batch, subject.lengths[0]);
+                let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
+                ours.feed(&inputs).unwrap();
+                let compared = open(&path, &inputs, threads).and_then(|theirs| {
+                    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours), theirs];
+                    bench::compare(&mut engines, 3)
+                });
+                let head = format!("| {} | {batch} | {threads} | {name} |", subject.file);
+                match compared {
+                    Ok(all) => {
+                        let (ours, theirs) = (millis(all[0].p50_ns), millis(all[1].p50_ns));
+                        let [low, ratio, high] = all[1].ratio.unwrap();
+                        println!("{head} {ours} | {theirs} | {ratio:.2} ({low:.2} to {high:.2}) |");
+                    }
+                    Err(failure) => println!("{head} | | {failure} |"),
+                }
+            }
+        }
+    }
 }
 
 /// Each in a process of its own that has done nothing before.

@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub use compare::{Compared, compare};
 pub use difference::Difference;
-pub use engines::{Engine, Firebox, Footprint, Onnxruntime};
+pub use engines::{Engine, Firebox, Footprint, Onnxruntime, timed};
 pub use inputs::{Input, inputs};
 
 use crate::failure::{Failure, Result};

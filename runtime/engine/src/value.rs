@@ -98,14 +98,16 @@ impl Value {
             let shape = self.shape();
             return Tensor::from_blobs(shape, &self.strings()?).map_err(refused);
         }
+        let shape = self.shape();
         let data = self.into_data()?;
-        let shape = data.shape().to_vec();
         let data = Bytes::from_owner(Owned(data.into_bytes()));
         Tensor::new(dtype, shape, data).map_err(refused)
     }
 
     fn into_data(self) -> Result<TensorData, OpError> {
-        let data = match self {
+        let number = self.shape().is_empty() && !self.is_on_cpu();
+        // Nor does burn read one of rank 0 there.
+        let data = match if number { self.reshape(&[1]) } else { self } {
             Self::Float(t) => read_sync(B::float_into_data(t)),
             Self::Int(t) | Self::Code(_, t) | Self::Text(_, t) => read_sync(B::int_into_data(t)),
             Self::Bool(t) => read_sync(B::bool_into_data(t)),

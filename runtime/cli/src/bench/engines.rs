@@ -91,14 +91,20 @@ impl Engine for Firebox {
     }
 
     fn run(&mut self, count: u32) -> Result<(Vec<Duration>, Duration)> {
-        let before = cpu_time();
-        let each = (0..count).map(|_| {
-            let started = Instant::now();
-            self.answer().map(|_| started.elapsed())
-        });
-        let times = each.collect::<Result<_>>()?;
-        Ok((times, cpu_time().saturating_sub(before)))
+        timed(count, || self.answer().map(drop))
     }
+}
+
+/// Runs something in this process so many times: the time of each run, and the processor's time
+/// for all of them.
+pub fn timed(count: u32, mut run: impl FnMut() -> Result) -> Result<(Vec<Duration>, Duration)> {
+    let before = cpu_time();
+    let each = (0..count).map(|_| {
+        let started = Instant::now();
+        run().map(|()| started.elapsed())
+    });
+    let times = each.collect::<Result<_>>()?;
+    Ok((times, cpu_time().saturating_sub(before)))
 }
 
 /// What this process used of the processors.
