@@ -17,16 +17,15 @@ fn refused(by: &str, why: impl std::fmt::Display) -> Failure {
     Failure::new(format!("{by} refuses: {why}"))
 }
 
-/// tract, its model made for the shapes of these inputs.
+/// tract, its model made for the shapes of these inputs; it runs on one thread.
 pub struct Tract {
     plan: Arc<tract::TypedRunnableModel>,
     inputs: TVec<TValue>,
     outputs: Vec<String>,
-    threads: tract::multithread::Executor,
 }
 
 impl Tract {
-    pub fn open(path: &Path, inputs: &Tensors, threads: usize) -> Result<Self> {
+    pub fn open(path: &Path, inputs: &Tensors) -> Result<Self> {
         let wrong = |error: tract::TractError| refused("tract", format!("{error:#}"));
         let mut model = tract_onnx::onnx().model_for_path(path).map_err(wrong)?;
         let names = |outlets: &[tract::OutletId]| -> Vec<String> {
@@ -55,21 +54,15 @@ impl Tract {
             given.push(made.into());
         }
         let model = model.into_optimized().map_err(wrong)?;
-        let threads = match threads {
-            1 => tract::multithread::Executor::SingleThread,
-            threads => tract::multithread::Executor::multithread(threads),
-        };
         Ok(Self {
             plan: model.into_runnable().map_err(wrong)?,
             inputs: given,
             outputs,
-            threads,
         })
     }
 
     fn once(&self) -> Result<TVec<TValue>> {
-        let run = || self.plan.run(self.inputs.clone());
-        let ran = tract::multithread::multithread_tract_scope(self.threads.clone(), run);
+        let ran = self.plan.run(self.inputs.clone());
         ran.map_err(|error| refused("tract", format!("{error:#}")))
     }
 }
@@ -122,14 +115,18 @@ impl Rten {
                 .node_id(name)
                 .map_err(|error| refused("rten", error))?;
             let shape = tensor.shape();
-            let whole = |values: Vec<i64>| values.into_iter().map(|x| x as i32).collect();
+            let whole =
+                |values: Vec<i64>| -> Vec<i32> { values.into_iter().map(|x| x as i32).collect() };
             let value = match tensor.dtype() {
-                DType::F32 => Value::from_shape(shape, tensor.to_f32().unwrap()),
-                DType::I64 => Value::from_shape::<i32>(shape, whole(tensor.to_i64().unwrap())),
-                DType::I32 => Value::from_shape(shape, tensor.to_i32().unwrap()),
-                other => return Err(refused("rten", other)),
+                DType::F32 => Value::from_shape(shape, tensor.to_f32().unwrap()).ok(),
+                DType::I64 => Value::from_shape(shape, whole(tensor.to_i64().unwrap())).ok(),
+                DType::I32 => Value::from_shape(shape, tensor.to_i32().unwrap()).ok(),
+                _ => None,
             };
-            given.push((id, value.map_err(|error| refused("rten", error))?));
+            given.push((
+                id,
+                value.ok_or_else(|| refused("rten", format!("input {name}")))?,
+            ));
         }
         let named = |&id: &NodeId| {
             let info = model.node_info(id);
@@ -148,10 +145,8 @@ impl Rten {
         let each = self.inputs.iter();
         let inputs = each.map(|(id, value)| (*id, ValueOrView::from(value)));
         let outputs: Vec<_> = self.outputs.iter().map(|(id, _)| *id).collect();
-        let options = RunOptions {
-            thread_pool: Some(self.threads.clone()),
-            ..RunOptions::default()
-        };
+        let mut options = RunOptions::default();
+        options.thread_pool = Some(self.threads.clone());
         let ran = self.model.run(inputs.collect(), &outputs, Some(options));
         ran.map_err(|error| refused("rten", error))
     }
