@@ -12,6 +12,7 @@ pub(crate) mod integer;
 mod lstm;
 mod rows;
 mod simd;
+pub(crate) mod spare;
 mod tile;
 
 pub(crate) use activation::Activation;

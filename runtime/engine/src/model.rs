@@ -12,6 +12,7 @@ use crate::deviation::{Deviation, deviations};
 use crate::device::{self, Device};
 use crate::error::{LoadError, RunError};
 use crate::graph::Program;
+use crate::kernels::spare;
 use crate::onnx::proto::ModelProto;
 use crate::place::Machine;
 use crate::plan::{self, Plan, StepTime};
@@ -184,6 +185,7 @@ impl Model {
         mut inputs: Tensors,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Tensors, RunError> {
+        let _scope = spare::Scope;
         let mut ordered = Vec::with_capacity(inputs.len());
         for spec in &self.signature.inputs {
             let found = inputs.iter().position(|(name, _)| *name == spec.name);

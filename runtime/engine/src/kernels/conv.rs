@@ -9,6 +9,7 @@ use super::depthwise;
 use super::floats::Floats;
 use super::gemm::{Bias, Blocks, Left, Matrix, Packed, Right, gemm};
 use super::int8::{self, Int8Filters};
+use super::simd::vectorised;
 
 /// Sizes of a convolution over two axes; one over one axis has a height of 1.
 #[derive(Clone, Copy, Debug)]
@@ -148,18 +149,32 @@ fn copy_row<T: Copy>(
     tail.fill(zero);
     let from = ((x + low) * stride + offset).saturating_sub(begin);
     let from = row.get(from..).unwrap_or_default();
-    if stride == 1 {
-        let from = from.get(..middle.len()).unwrap_or_default();
-        middle
-            .iter_mut()
-            .zip(from)
-            .for_each(|(to, from)| *to = *from);
-    } else {
-        let from = from.iter().step_by(stride);
-        middle
-            .iter_mut()
-            .zip(from)
-            .for_each(|(to, from)| *to = *from);
+    match stride {
+        1 => {
+            let from = from.get(..middle.len()).unwrap_or_default();
+            middle
+                .iter_mut()
+                .zip(from)
+                .for_each(|(to, from)| *to = *from);
+        }
+        2 => every_second(from, middle),
+        _ => {
+            let from = from.iter().step_by(stride);
+            middle
+                .iter_mut()
+                .zip(from)
+                .for_each(|(to, from)| *to = *from);
+        }
+    }
+}
+
+vectorised! {
+    fn every_second<T: Copy>(from: &[T], to: &mut [T]) {
+        let (pairs, last) = from.as_chunks::<2>();
+        let count = to.len();
+        let (whole, rest) = to.split_at_mut(pairs.len().min(count));
+        whole.iter_mut().zip(pairs).for_each(|(to, [from, _])| *to = *from);
+        rest.iter_mut().zip(last).for_each(|(to, from)| *to = *from);
     }
 }
 

@@ -1,5 +1,7 @@
 //! burn's CPU tensors as slices, and slices as such tensors.
 
+use std::sync::Arc;
+
 use burn_backend::{Element, TensorMetadata};
 use burn_dispatch::backends::flex::{FlexTensor, Layout};
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
@@ -8,6 +10,7 @@ use rayon::prelude::*;
 
 use super::PART;
 use super::activation::Activation;
+use super::spare;
 use crate::graph::Unary;
 use crate::value::Value;
 
@@ -96,6 +99,16 @@ impl F32 {
         let strides = layout.strides().iter().map(|&n| usize::try_from(n).ok());
         let data = self.0.storage::<f32>().get(layout.start_offset()..)?;
         Some((data, strides.collect::<Option<_>>()?))
+    }
+
+    /// Gives the memory on, where nobody else reads it.
+    pub fn give(self) {
+        let bytes = self.0.data_arc();
+        drop(self.0);
+        let bytes = Arc::try_unwrap(bytes).ok();
+        if let Some(buffer) = bytes.and_then(|bytes| bytes.try_into_vec().ok()) {
+            spare::give(buffer);
+        }
     }
 
     /// The same elements, row-major.

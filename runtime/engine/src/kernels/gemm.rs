@@ -86,6 +86,14 @@ impl<'a> Matrix<'a> {
     /// Copies columns from `first` on into a panel, with zeros beyond the last column.
     pub(super) fn fill(&self, first: usize, width: usize, panel: &mut [f32]) {
         let columns = width.min(self.columns - first);
+        if self.column_stride == 1 && columns == width {
+            match width {
+                32 => return self.fill_whole::<32>(first, panel),
+                16 => return self.fill_whole::<16>(first, panel),
+                8 => return self.fill_whole::<8>(first, panel),
+                _ => {}
+            }
+        }
         for (row, to) in panel.chunks_exact_mut(width).enumerate() {
             let from = row * self.row_stride + first * self.column_stride;
             let from = self.data.get(from..).unwrap_or_default();
@@ -100,7 +108,25 @@ impl<'a> Matrix<'a> {
             }
         }
     }
+
+    /// The same for columns side by side that are all there: a copy of known length is a few
+    /// instructions, not a call.
+    fn fill_whole<const WIDTH: usize>(&self, first: usize, panel: &mut [f32]) {
+        let (panel, _) = panel.as_chunks_mut::<WIDTH>();
+        for (row, to) in panel.iter_mut().enumerate() {
+            let from = self.data.get(row * self.row_stride + first..);
+            if let Some(from) = from.and_then(|from| from.first_chunk()) {
+                *to = *from;
+            }
+        }
+    }
 }
+
+/// Panels that get their activation together.
+const TOGETHER: usize = 8;
+
+/// The most floats of windows that are copied at a time.
+const WINDOWS: usize = 1 << 14;
 
 /// A left side that was laid out in blocks of rows, `[k, rows]` each.
 pub(crate) struct Blocks {
@@ -375,48 +401,85 @@ impl Job<'_> {
     /// Computes some panels of some rows.
     fn part(&self, a: &Blocks, panels: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
         let (width, k) = (self.kernel.width, a.columns);
+        // Windows are copied for several panels at a time: their runs in the image are longer
+        // than a panel is wide. An odd number, so that rows fall on other lines of the cache.
+        let together = match self.right {
+            Right::Patches(_) => (WINDOWS / (width * k.max(1))).clamp(1, TOGETHER) | 1,
+            _ => TOGETHER,
+        };
         let mut copy = Vec::new();
-        for panel in panels {
-            let first = panel * width;
-            let columns = width.min(self.columns - first);
-            let (panel, stride) = match self.right {
-                Right::Packed(packed) => {
-                    let from = panel * width * k;
-                    (packed.panels.get(from..from + width * k), width)
+        for from in panels.clone().step_by(together) {
+            let group = from..(from + together).min(panels.end);
+            if let Right::Patches(patches) = self.right {
+                let stride = group.len() * width;
+                copy.resize(stride * k, 0.0);
+                patches.fill(from * width, stride, &mut copy);
+                for panel in group.clone() {
+                    let part = copy.get((panel - from) * width..).unwrap_or_default();
+                    self.panel(a, part, stride, panel, rows.clone());
                 }
-                // Whole rows of few: read where they lie.
-                Right::Matrix(matrix)
-                    if matrix.column_stride == 1
-                        && columns == width
-                        && (rows.len() <= 2 * MAX_ROWS || matrix.row_stride <= width) =>
-                {
-                    (matrix.data.get(first..), matrix.row_stride)
+            } else {
+                for panel in group.clone() {
+                    self.plain(a, panel, rows.clone(), &mut copy);
                 }
-                Right::Matrix(matrix) => {
-                    copy.resize(width * k, 0.0);
-                    matrix.fill(first, width, &mut copy);
-                    (Some(copy.as_slice()), width)
-                }
-                Right::Patches(patches) => {
-                    copy.resize(width * k, 0.0);
-                    patches.fill(first, width, &mut copy);
-                    (Some(copy.as_slice()), width)
-                }
+            }
+            self.activate(group.start * width..group.end * width, rows.clone());
+        }
+    }
+
+    /// One panel of a matrix.
+    fn plain(&self, a: &Blocks, panel: usize, rows: std::ops::Range<usize>, copy: &mut Vec<f32>) {
+        let (width, k) = (self.kernel.width, a.columns);
+        let first = panel * width;
+        let (part, stride) = match self.right {
+            Right::Patches(_) => return,
+            Right::Packed(packed) => (packed.panels.get(first * k..(first + width) * k), width),
+            // Whole rows of few: read where they lie.
+            Right::Matrix(matrix)
+                if matrix.column_stride == 1
+                    && first + width <= self.columns
+                    && (rows.len() <= 2 * MAX_ROWS || matrix.row_stride <= width) =>
+            {
+                (matrix.data.get(first..), matrix.row_stride)
+            }
+            Right::Matrix(matrix) => {
+                copy.resize(width * k, 0.0);
+                matrix.fill(first, width, copy);
+                (Some(copy.as_slice()), width)
+            }
+        };
+        if let Some(part) = part {
+            self.panel(a, part, stride, panel, rows);
+        }
+    }
+
+    /// The activation of some columns, which were just computed.
+    fn activate(&self, columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
+        if self.activation == Activation::None {
+            return;
+        }
+        let width = columns.end.min(self.columns) - columns.start;
+        for row in rows {
+            // SAFETY: C has these rows and columns, and no other thread touches this part.
+            let part = unsafe {
+                let start = self.c.0.add(row * self.columns + columns.start);
+                std::slice::from_raw_parts_mut(start, width)
             };
-            let Some(panel) = panel else { continue };
-            self.panel(a, panel, stride, [first, columns], rows.clone());
+            self.activation.apply(part);
         }
     }
 
     fn panel(
         &self,
         a: &Blocks,
-        panel: &[f32],
+        right: &[f32],
         stride: usize,
-        [first, columns]: [usize; 2],
+        panel: usize,
         rows: std::ops::Range<usize>,
     ) {
         let (k, width) = (a.columns, self.kernel.width);
+        let first = panel * width;
+        let columns = width.min(self.columns - first);
         let mut padded_bias = [0.0; MAX_WIDTH];
         let mut edge = [0.0; MAX_ROWS * MAX_WIDTH];
         for from in (0..k.max(1)).step_by(DEPTH) {
@@ -450,7 +513,7 @@ impl Job<'_> {
                         rows: number,
                         k: depth,
                         a: a.values.as_ptr().add(row * k + from * number),
-                        b: panel.as_ptr().add(from * stride),
+                        b: right.as_ptr().add(from * stride),
                         b_stride: stride,
                         c,
                         c_stride: self.columns,
@@ -472,18 +535,6 @@ impl Job<'_> {
                         copy_rows(tile.c, width, c, self.columns, number, columns);
                     }
                 }
-            }
-        }
-        if self.activation != Activation::None {
-            for row in rows {
-                // SAFETY: the same rows and columns as above, and no other reference to them.
-                let part = unsafe {
-                    std::slice::from_raw_parts_mut(
-                        self.c.0.add(row * self.columns + first),
-                        columns,
-                    )
-                };
-                self.activation.apply(part);
             }
         }
     }

@@ -52,23 +52,23 @@ fn detect() -> Isa {
 /// A function that is compiled once for each instruction set, so that its loops become code
 /// with the widest vectors; the call chooses. What it calls must be inlined into it.
 macro_rules! vectorised {
-    ($(#[$note:meta])* $vis:vis fn $name:ident($($arg:ident: $kind:ty),* $(,)?)
-        $(-> $made:ty)? $body:block) => {
+    ($(#[$note:meta])* $vis:vis fn $name:ident $(<$type:ident: $bound:path>)?
+        ($($arg:ident: $kind:ty),* $(,)?) $(-> $made:ty)? $body:block) => {
         $(#[$note])*
         #[allow(unsafe_code, reason = "calling code for features that were detected")]
-        $vis fn $name($($arg: $kind),*) $(-> $made)? {
+        $vis fn $name $(<$type: $bound>)? ($($arg: $kind),*) $(-> $made)? {
             #[inline(always)]
-            fn body($($arg: $kind),*) $(-> $made)? $body
+            fn body $(<$type: $bound>)? ($($arg: $kind),*) $(-> $made)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-            fn avx512($($arg: $kind),*) $(-> $made)? {
+            fn avx512 $(<$type: $bound>)? ($($arg: $kind),*) $(-> $made)? {
                 body($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $kind),*) $(-> $made)? {
+            fn avx2 $(<$type: $bound>)? ($($arg: $kind),*) $(-> $made)? {
                 body($($arg),*)
             }
 

@@ -6,7 +6,7 @@ use super::shape::pad;
 use super::{Result, count, elementwise, wide};
 use crate::error::OpError;
 use crate::graph::{Conv, PadMode, Padding};
-use crate::kernels::{self, F32, Filters, Geometry};
+use crate::kernels::{self, F32, Filters, Geometry, spare};
 use crate::tensor::DType;
 use crate::value::{B, Value, check_size};
 
@@ -283,9 +283,10 @@ impl Sizes {
         let bias = bias.map(F32::contiguous);
         let bias = bias.as_ref().map(F32::slice);
         let x = x.contiguous();
-        let mut done = vec![0.0; count(&self.output)];
+        let mut done = spare::take(count(&self.output));
         let (image, activation) = (x.slice(), conv.activation);
         kernels::conv(&geometry, image, filters, bias, activation, &mut done).ok_or_else(misfit)?;
+        x.give();
         Ok(F32::from_vec(done, &self.output).into_value())
     }
 }
