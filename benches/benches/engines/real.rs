@@ -94,7 +94,9 @@ pub fn pages(first: usize, batch: usize) -> Tensors {
             "turned-270.jpg",
         ];
         let read = |name| fs::read(samples("page-orientation").join(name)).unwrap();
-        let mut pages = names.map(|name| picture::decode(&read(name)).unwrap()).to_vec();
+        let mut pages = names
+            .map(|name| picture::decode(&read(name)).unwrap())
+            .to_vec();
         let mut reversed = pages[0].clone();
         reversed.iter_mut().for_each(|shade| *shade = 255 - *shade);
         pages.push(reversed);

@@ -34,6 +34,12 @@ impl Digest {
         Ok(reader.finish())
     }
 
+    /// The first eight bytes as an integer: evenly spread, and the same everywhere.
+    pub fn leading(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The 64 hex digits.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response as HttpResponse;
 use firebox_engine::{RunError, Signature};
 use firebox_sandbox::{
@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
-use crate::routing::{Routing, Selector, Version};
+use crate::routing::{Caller, Routing, Selector, Version};
 use crate::scheduler::{ComputeError, Named, Scheduler};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
@@ -75,6 +75,32 @@ pub struct Call {
     recorded: bool,
 }
 
+/// A request that was let in before its version is known.
+pub struct Early {
+    started: Instant,
+    limit: Duration,
+    place: Place,
+}
+
+impl Early {
+    /// Runs `work`, at most as long as the request may take.
+    pub async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let outcome = tokio::time::timeout(self.limit, work).await;
+        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
+    }
+}
+
+/// What is known of who asks.
+pub struct Asker<'a> {
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, where it was read early.
+    pub body: Option<&'a [u8]>,
+}
+
 #[derive(Default)]
 struct Clocks {
     queue: Clock,
@@ -105,17 +131,55 @@ impl Gateway {
         }
     }
 
+    /// Lets a request in before its version is known: where its body must be read to say which.
+    /// `None` where that is not so.
+    pub fn enter_early(
+        &self,
+        function: &str,
+        selector: &Selector,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Early>, Failure> {
+        let table = self.routing.table();
+        let (_, route) = table.route(function)?;
+        if !route.reads_body(selector) {
+            return Ok(None);
+        }
+        let deadlines = route
+            .versions
+            .values()
+            .map(|v| v.record.manifest.limits.deadline);
+        let limit = deadlines.max().unwrap_or_default();
+        Ok(Some(Early {
+            started: Instant::now(),
+            limit: timeout.map_or(limit, |timeout| timeout.min(limit)),
+            place: self.admission.enter()?,
+        }))
+    }
+
     /// Resolves the version and lets the request in. `timeout` can only shorten
     /// the deadline of the version's manifest.
     pub fn open(
         &self,
         function: &str,
         selector: &Selector,
+        asker: &Asker<'_>,
         timeout: Option<Duration>,
+        early: Option<Early>,
     ) -> Result<Call, Failure> {
-        let (started, id) = (Instant::now(), Uuid::now_v7());
-        let version = self.routing.table().resolve(function, selector, id)?;
-        let place = self.admission.enter()?;
+        let id = Uuid::now_v7();
+        let caller = Caller {
+            id,
+            headers: asker.headers,
+            body: asker.body,
+        };
+        let started = early
+            .as_ref()
+            .map_or_else(Instant::now, |early| early.started);
+        let version = self.routing.table().resolve(function, selector, &caller)?;
+        let place = match early {
+            Some(early) => early.place,
+            None => self.admission.enter()?,
+        };
         let deadline = version.record.manifest.limits.deadline;
         let limit = timeout.map_or(deadline, |timeout| timeout.min(deadline));
         self.metrics.in_flight.increment(1.0);

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::HeaderMap;
 use firebox_registry::{Label, VersionNumber};
 
-use crate::gateway::Call;
+use crate::gateway::{Asker, Call};
 use crate::problem::Failure;
 use crate::routing::Selector;
 use crate::server::App;
@@ -17,15 +18,33 @@ pub mod control;
 pub mod invoke;
 pub mod v2;
 
-/// Begins the call that a request makes, before its body is read.
-fn open(
+/// Begins the call that a request makes. Its body is read after that, but for functions whose
+/// callers are told apart by it; it is given back whole either way.
+async fn open(
     app: &App,
     function: &str,
     path: Result<Selector, Failure>,
     headers: &HeaderMap,
-) -> Result<Call, Failure> {
-    let selector = selector(path?, headers)?;
-    app.gateway.open(function, &selector, timeout(headers)?)
+    body: Body,
+) -> Result<(Call, Body), Failure> {
+    let (selector, timeout) = (selector(path?, headers)?, timeout(headers)?);
+    let gateway = &app.gateway;
+    let Some(early) = gateway.enter_early(function, &selector, timeout)? else {
+        let asker = Asker {
+            headers,
+            body: None,
+        };
+        let call = gateway.open(function, &selector, &asker, timeout, None)?;
+        return Ok((call, body));
+    };
+    let read = early.within(body::read(headers, body, app.config.max_body));
+    let bytes = read.await?;
+    let asker = Asker {
+        headers,
+        body: Some(&bytes),
+    };
+    let call = gateway.open(function, &selector, &asker, timeout, Some(early))?;
+    Ok((call, Body::from(bytes)))
 }
 
 /// The version that a request asks for: what its path says, else its headers.

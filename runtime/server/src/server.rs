@@ -166,13 +166,19 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v2/health/ready", get(v2::ready))
         .route("/v2/models/{f}", get(v2::model))
         .route("/v2/models/{f}/versions/{n}", get(v2::model_version))
+        .route("/v2/models/{f}/labels/{l}", get(v2::model_label))
         .route("/v2/models/{f}/ready", get(v2::model_ready))
         .route(
             "/v2/models/{f}/versions/{n}/ready",
             get(v2::model_version_ready),
         )
+        .route(
+            "/v2/models/{f}/labels/{l}/ready",
+            get(v2::model_label_ready),
+        )
         .route("/v2/models/{f}/infer", post(v2::infer))
         .route("/v2/models/{f}/versions/{n}/infer", post(v2::infer_version))
+        .route("/v2/models/{f}/labels/{l}/infer", post(v2::infer_label))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))

@@ -11,8 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_engine::Signature;
 use firebox_registry::{
-    BasisPoints, Commit, Digest, FunctionName, Label, Policy, PolicyError, RegistryError, Tier,
-    VersionNumber,
+    BasisPoints, Commit, Digest, FunctionName, Label, Policy, RegistryError, Tier, VersionNumber,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -47,8 +46,8 @@ impl<'a> FunctionInfo<'a> {
             name,
             description: newest.map_or("", |version| &version.record.manifest.description),
             versions: route.versions.keys().copied().collect(),
-            weights: &route.policy.weights,
-            labels: &route.policy.labels,
+            weights: &route.policy().weights,
+            labels: &route.policy().labels,
         }
     }
 }
@@ -163,7 +162,7 @@ pub async fn versions(
     let versions: Vec<_> = route
         .versions
         .values()
-        .map(|version| VersionInfo::new(version, &route.policy))
+        .map(|version| VersionInfo::new(version, route.policy()))
         .collect();
     Ok(Json(json!({ "versions": versions })).into_response())
 }
@@ -176,7 +175,7 @@ pub async fn version(
     let table = app.routing.table();
     let (_, route) = table.route(&function)?;
     let version = table.version(&function, version_number(&version)?)?;
-    Ok(Json(VersionInfo::new(&version, &route.policy)).into_response())
+    Ok(Json(VersionInfo::new(&version, route.policy())).into_response())
 }
 
 /// `DELETE /v1/functions/{f}/versions/{n}`
@@ -200,7 +199,7 @@ pub async fn traffic(
 ) -> Result<Response> {
     let table = app.routing.table();
     let (_, route) = table.route(&function)?;
-    Ok(Json(&route.policy).into_response())
+    Ok(Json(route.policy()).into_response())
 }
 
 /// `PUT /v1/functions/{f}/traffic`
@@ -218,8 +217,9 @@ pub async fn set_traffic(
              \"labels\": {{\"stable\": 1}}}}: {error}"
         ))
     })?;
+    let change = firebox_registry::Change::default();
     write(&app, name, move |app, name| {
-        app.registry.set_policy(name, policy)
+        app.registry.set_policy(name, policy, change, None)
     })
     .await?;
     traffic(State(app), Path(function)).await
@@ -253,7 +253,7 @@ pub async fn upload(
     let table = app.routing.table();
     let (_, route) = table.route(name.as_str())?;
     let version = table.version(name.as_str(), record.number)?;
-    let mut info = VersionInfo::new(&version, &route.policy);
+    let mut info = VersionInfo::new(&version, route.policy());
     info.created_now = Some(created);
     let location = format!("/v1/functions/{name}/versions/{}", record.number);
     Ok((status, [(header::LOCATION, location)], Json(info)).into_response())
@@ -323,10 +323,10 @@ impl From<RegistryError> for Failure {
             RegistryError::VersionInUse { .. } | RegistryError::NumbersUsedUp { .. } => {
                 Self::Conflict(error.to_string())
             }
-            RegistryError::Policy(error @ PolicyError::Sum { .. }) => Self::Refused {
+            RegistryError::Policy(error) => Self::Refused {
                 what: "the traffic policy".into(),
                 reason: error.to_string(),
-                hint: Some("Give weights that add up to 10000, as {\"1\": 9000, \"2\": 1000}."),
+                hint: Some(error.hint()),
             },
             RegistryError::DiskFull { .. } => Self::DiskFull(error.to_string()),
             RegistryError::BlobDamaged { .. } | RegistryError::BlobMissing { .. } => {

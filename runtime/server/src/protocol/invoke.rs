@@ -71,8 +71,8 @@ async fn invoke(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let call = match open(app, function, path, headers) {
-        Ok(call) => call,
+    let (call, body) = match open(app, function, path, headers, body).await {
+        Ok(opened) => opened,
         Err(failure) => return failure.into_problem(),
     };
     let answer = call.within(async {

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol, version 2, over REST with JSON bodies
 //! (<https://github.com/open-inference/open-inference-protocol>): functions are
-//! its models. The binary tensor extension is not served.
+//! its models. Where the protocol has a version, a label is taken too: they are never numbers.
+//! The binary tensor extension is not served.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,10 +20,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{arrays, body, open, pin, utf8};
+use super::{arrays, body, label, open, pin, selector, utf8};
 use crate::gateway::{Answer, Call, Question};
 use crate::problem::Failure;
-use crate::routing::{Selector, Version};
+use crate::routing::{Caller, Selector, Version};
 use crate::server::App;
 
 /// `GET /v2`
@@ -48,30 +49,58 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /v2/models/{f}`
-pub async fn model(State(app): State<Arc<App>>, Path(function): Path<String>) -> Response {
-    metadata(&app, &function, Ok(Selector::Split))
+pub async fn model(
+    State(app): State<Arc<App>>,
+    Path(function): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    metadata(&app, &function, Ok(Selector::Split), &headers)
 }
 
 /// `GET /v2/models/{f}/versions/{n}`
 pub async fn model_version(
     State(app): State<Arc<App>>,
     Path((function, version)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Response {
-    metadata(&app, &function, pin(&version))
+    metadata(&app, &function, version_or_label(&version), &headers)
+}
+
+/// `GET /v2/models/{f}/labels/{l}`
+pub async fn model_label(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    metadata(&app, &function, label(&name), &headers)
 }
 
 /// `GET /v2/models/{f}/ready`: its version can be served; a cold one too, as it
 /// loads when it is called.
-pub async fn model_ready(State(app): State<Arc<App>>, Path(function): Path<String>) -> Response {
-    readiness(&app, &function, Ok(Selector::Split))
+pub async fn model_ready(
+    State(app): State<Arc<App>>,
+    Path(function): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    readiness(&app, &function, Ok(Selector::Split), &headers)
 }
 
 /// `GET /v2/models/{f}/versions/{n}/ready`
 pub async fn model_version_ready(
     State(app): State<Arc<App>>,
     Path((function, version)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Response {
-    readiness(&app, &function, pin(&version))
+    readiness(&app, &function, version_or_label(&version), &headers)
+}
+
+/// `GET /v2/models/{f}/labels/{l}/ready`
+pub async fn model_label_ready(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    readiness(&app, &function, label(&name), &headers)
 }
 
 /// `POST /v2/models/{f}/infer`
@@ -91,14 +120,53 @@ pub async fn infer_version(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    run(&app, &function, pin(&version), &headers, body).await
+    run(&app, &function, version_or_label(&version), &headers, body).await
 }
 
-fn metadata(app: &App, function: &str, path: Result<Selector, Failure>) -> Response {
+/// `POST /v2/models/{f}/labels/{l}/infer`
+pub async fn infer_label(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    run(&app, &function, label(&name), &headers, body).await
+}
+
+/// What the protocol calls a version: clients that can name nothing else can name a label.
+fn version_or_label(text: &str) -> Result<Selector, Failure> {
+    match text.bytes().next() {
+        Some(first) if first.is_ascii_lowercase() => label(text),
+        _ => pin(text),
+    }
+}
+
+/// The version that a request without a body would get.
+fn resolve(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Result<Arc<Version>, Failure> {
+    let caller = Caller {
+        id: Uuid::now_v7(),
+        headers,
+        body: None,
+    };
+    let selector = selector(path?, headers)?;
+    app.routing.table().resolve(function, &selector, &caller)
+}
+
+fn metadata(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Response {
     let table = app.routing.table();
     let found = || {
         let (_, route) = table.route(function)?;
-        Ok((route, table.resolve(function, &path?, Uuid::now_v7())?))
+        Ok((route, resolve(app, function, path, headers)?))
     };
     let (route, version) = match found() {
         Ok(found) => found,
@@ -133,9 +201,13 @@ fn spec(spec: &TensorSpec) -> serde_json::Value {
     json!({"name": spec.name, "datatype": arrays::datatype(spec.dtype), "shape": shape})
 }
 
-fn readiness(app: &App, function: &str, path: Result<Selector, Failure>) -> Response {
-    let found = path.and_then(|path| app.routing.table().resolve(function, &path, Uuid::now_v7()));
-    match found {
+fn readiness(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Response {
+    match resolve(app, function, path, headers) {
         Ok(_) => Json(json!({"name": function, "ready": true})).into_response(),
         Err(failure) => failure.into_v2(),
     }
@@ -148,8 +220,8 @@ async fn run(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let call = match open(app, function, path, headers) {
-        Ok(call) => call,
+    let (call, body) = match open(app, function, path, headers, body).await {
+        Ok(opened) => opened,
         Err(failure) => return failure.into_v2(),
     };
     let answer = call.within(async {
