@@ -6,6 +6,7 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{BasisPoints, Label, Split, StickyKey, VersionNumber, nearest};
 
@@ -19,13 +20,15 @@ const LONGEST_AUTHOR: usize = 128;
 const LONGEST_REASON: usize = 1024;
 
 /// Where a function's traffic goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The share of each version; together 10,000.
+    #[schema(value_type = BTreeMap<String, BasisPoints>, example = json!({"1": 9000, "2": 1000}))]
     pub weights: BTreeMap<VersionNumber, BasisPoints>,
     /// Names of versions.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, VersionNumber>, example = json!({"stable": 1, "canary": 2}))]
     pub labels: BTreeMap<Label, VersionNumber>,
     /// A version that gets copies of requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +43,7 @@ pub struct Policy {
 }
 
 /// A version that gets copies of requests, whose answers nobody sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shadow {
     /// Which one.
@@ -50,7 +53,7 @@ pub struct Shadow {
 }
 
 /// A version, by its number or by a label.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected the number of a version or a label")]
 pub enum Target {
     /// This version.
@@ -69,8 +72,22 @@ impl fmt::Display for Target {
 }
 
 /// Counts the changes of a function's policy: 1 for the first; never used twice within a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
 #[serde(transparent)]
+#[schema(value_type = u64, example = 7)]
 pub struct Revision(u64);
 
 impl Revision {

@@ -324,6 +324,20 @@ impl Registry {
         Ok(())
     }
 
+    /// Where the bundle of a version lies, byte for byte as it was uploaded.
+    ///
+    /// # Errors
+    /// [`RegistryError::BundleNotKept`] where it is from before bundles were kept.
+    pub fn bundle(&self, version: &VersionRecord) -> Result<PathBuf> {
+        match &version.bundle {
+            Some(bundle) => self.blob(&bundle.digest),
+            None => Err(RegistryError::BundleNotKept {
+                function: version.function.clone(),
+                number: version.number,
+            }),
+        }
+    }
+
     /// Where a stored file lies. Its digest is checked the first time that this process asks.
     pub fn blob(&self, digest: &Digest) -> Result<PathBuf> {
         self.blobs.read(digest)

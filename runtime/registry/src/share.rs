@@ -4,10 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A share of the traffic in hundredths of a percent: 10,000 is all of it. Shown as `2.5%`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(try_from = "u16", into = "u16")]
+#[schema(value_type = u16, example = 1000)]
 pub struct BasisPoints(u16);
 
 /// Something that isn't a share of the traffic.

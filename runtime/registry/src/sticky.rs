@@ -3,13 +3,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest name of a header or cookie, and the longest pointer, in bytes.
 const LONGEST: usize = 128;
 
 /// Where a request carries the key of its caller. Requests with equal keys go to the same version
 /// as long as the weights don't change.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase", try_from = "Written")]
 pub enum StickyKey {
     /// A header of the request, named in lower case.

@@ -21,8 +21,10 @@
 mod admission;
 mod code;
 mod config;
+mod diff;
 mod gateway;
 mod metrics;
+mod openapi;
 mod problem;
 pub mod protocol;
 mod residency;

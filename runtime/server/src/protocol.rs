@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use firebox_registry::{Label, VersionNumber};
+use firebox_registry::{Change, Label, VersionNumber};
 
 use crate::gateway::{Asker, Call};
 use crate::problem::Failure;
@@ -15,8 +15,11 @@ use crate::server::App;
 pub mod arrays;
 pub mod body;
 pub mod control;
+pub mod info;
 pub mod invoke;
+pub mod traffic;
 pub mod v2;
+pub mod versions;
 
 /// Begins the call that a request makes. Its body is read after that, but for functions whose
 /// callers are told apart by it; it is given back whole either way.
@@ -99,6 +102,25 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>,
     let text = value.to_str().map(str::trim);
     text.map(Some)
         .map_err(|_| Failure::BadRequest(format!("header {name} is not ASCII text")))
+}
+
+/// Who makes a change, in `X-Firebox-Author`; empty where nobody is named.
+pub fn author(headers: &HeaderMap) -> Result<String, Failure> {
+    prose(headers, "x-firebox-author")
+}
+
+/// Who makes a change and why: `X-Firebox-Author` and `X-Firebox-Reason`.
+pub fn change(headers: &HeaderMap) -> Result<Change, Failure> {
+    let reason = prose(headers, "x-firebox-reason")?;
+    Ok(Change::new(author(headers)?, reason))
+}
+
+/// A header that people wrote: UTF-8, where others are ASCII.
+fn prose(headers: &HeaderMap, name: &str) -> Result<String, Failure> {
+    let value = headers.get(name).map_or(&[][..], |value| value.as_bytes());
+    let text = std::str::from_utf8(value);
+    text.map(str::to_owned)
+        .map_err(|_| Failure::BadRequest(format!("header {name} is not UTF-8 text")))
 }
 
 fn bad_request(error: impl std::fmt::Display) -> Failure {

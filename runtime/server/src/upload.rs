@@ -23,7 +23,7 @@ use tokio::io::AsyncWriteExt;
 use crate::code;
 use crate::gateway::{CallModels, invoke_failure};
 use crate::problem::Failure;
-use crate::protocol::{body, invoke, utf8};
+use crate::protocol::{author, body, invoke, utf8};
 use crate::residency::{Code, Loaded, Warm};
 use crate::routing::takes_raw;
 use crate::scheduler::Named;
@@ -53,7 +53,8 @@ pub async fn receive(
     let _turn = turn
         .map_err(|_| Failure::Busy("other uploads are being checked".into()))?
         .map_err(|_| Failure::ShuttingDown)?;
-    let unpacked = unpack(app, function, &folder, file).await?;
+    let author = author(headers)?;
+    let unpacked = unpack(app, function, &folder, file.clone()).await?;
     if let Some(existing) = existing(app, function, unpacked.digest) {
         return Ok(existing);
     }
@@ -65,6 +66,7 @@ pub async fn receive(
     }
     let sample = unpacked.sample.clone();
     let mut new = NewVersion::from(unpacked);
+    (new.author, new.bundle) = (author, Some(file));
     let (warm, signature) = validate(app, &folder, &mut new).await?;
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
@@ -120,9 +122,7 @@ async fn unpack(
         let files = folder.path().join("files");
         std::fs::create_dir(&files)?;
         let reader = std::io::BufReader::new(std::fs::File::open(&file)?);
-        let unpacked = bundle::unpack(reader, &limits, &files, &function)?;
-        std::fs::remove_file(&file)?;
-        Ok(unpacked)
+        Ok(bundle::unpack(reader, &limits, &files, &function)?)
     })
     .await
 }
