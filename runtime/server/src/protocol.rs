@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use firebox_registry::{Change, Label, VersionNumber};
+use serde::de::DeserializeOwned;
 
 use crate::gateway::{Asker, Call};
 use crate::problem::Failure;
@@ -135,6 +136,17 @@ pub fn utf8(body: &[u8]) -> Result<&str, Failure> {
             error.valid_up_to()
         ))
     })
+}
+
+/// Reads a JSON object; `form` shows what one looks like. serde would read a list as an object
+/// too, member by member, which is no way to say where traffic goes.
+pub fn object<T: DeserializeOwned>(body: &[u8], form: &str) -> Result<T, Failure> {
+    let text = utf8(body)?;
+    let wrong = |why: &dyn std::fmt::Display| Failure::BadBody(format!("expected {form}: {why}"));
+    if !text.trim_start().starts_with('{') {
+        return Err(wrong(&"this is no JSON object"));
+    }
+    serde_json::from_str(text).map_err(|error| wrong(&error))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::{Policies, PolicyInfo, etag};
-use super::{body, change, header, utf8};
+use super::{body, change, header, object};
 use crate::problem::{Failure, Problem};
 use crate::server::App;
 
@@ -73,12 +73,9 @@ pub async fn set_traffic(
     let name = known(&app, &function)?;
     let (if_match, change) = (if_match(&headers)?, change(&headers)?);
     let body = body::read(&headers, body, MAX_BODY).await?;
-    let policy: Policy = serde_json::from_str(utf8(&body)?).map_err(|error| {
-        Failure::BadBody(format!(
-            "expected a traffic policy like {{\"weights\": {{\"1\": 9000, \"2\": 1000}}, \
-             \"labels\": {{\"stable\": 1}}}}: {error}"
-        ))
-    })?;
+    let form = "a traffic policy like {\"weights\": {\"1\": 9000, \"2\": 1000}, \
+                \"labels\": {\"stable\": 1}}";
+    let policy: Policy = object(&body, form)?;
     let set = write(&app, name, move |app, name| {
         app.registry.set_policy(name, policy, change, if_match)
     });
@@ -167,13 +164,9 @@ pub async fn rollback(
     let name = known(&app, &function)?;
     let (if_match, change) = (if_match(&headers)?, change(&headers)?);
     let body = body::read(&headers, body, MAX_BODY).await?;
-    let wanted: Rollback = match utf8(&body)?.trim() {
-        "" => Rollback::default(),
-        json => serde_json::from_str(json).map_err(|error| {
-            Failure::BadBody(format!(
-                "expected nothing, or {{\"to_policy\": 7}}: {error}"
-            ))
-        })?,
+    let wanted = match body.trim_ascii() {
+        b"" => Rollback::default(),
+        body => object(body, "nothing, or {\"to_policy\": 7}")?,
     };
     let restored = write(&app, name, move |app, name| {
         app.registry

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::{VersionInfo, Versions};
-use super::{body, utf8, version_number};
+use super::{body, object, version_number};
 use crate::diff::{Difference, difference};
 use crate::problem::{Failure, Problem};
 use crate::server::App;
@@ -253,11 +253,8 @@ pub async fn set_retention(
 ) -> Result<Response> {
     let name = known(&app, &function)?;
     let body = body::read(&headers, body, MAX_RETENTION).await?;
-    let Retention { keep_last } = serde_json::from_str(utf8(&body)?).map_err(|error| {
-        Failure::BadBody(format!(
-            "expected {{\"keep_last\": 5}}, at least 1, or null to keep all: {error}"
-        ))
-    })?;
+    let form = "{\"keep_last\": 5}, at least 1, or null to keep all";
+    let Retention { keep_last } = object(&body, form)?;
     let deleted = write(&app, name, move |app, name| {
         app.registry.set_retention(name, keep_last)
     });
