@@ -95,10 +95,8 @@ fn token(what: &'static str, name: String) -> Result<String, InvalidStickyKey> {
 
 /// A pointer to a member: it begins with `/`, and `~` is only in `~0` and `~1`.
 fn checked_pointer(pointer: String) -> Result<String, InvalidStickyKey> {
-    let escapes = pointer.split('~').skip(1);
-    let escaped = escapes
-        .map(|rest| rest.starts_with(['0', '1']))
-        .all(|ok| ok);
+    let mut escapes = pointer.split('~').skip(1);
+    let escaped = escapes.all(|rest| rest.starts_with(['0', '1']));
     if pointer.starts_with('/') && pointer.len() <= LONGEST && escaped {
         Ok(pointer)
     } else {

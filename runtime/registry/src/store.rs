@@ -52,15 +52,17 @@ impl Records {
     pub(crate) fn open(dir: &Path) -> Result<Records> {
         let of = |e| RegistryError::sled(dir, e);
         let db = open_sled(&dir.join("records")).map_err(of)?;
-        match db.get(SCHEMA_KEY).map_err(of)? {
-            Some(found) => check_schema(dir, &found)?,
-            None => {}
+        let found = db.get(SCHEMA_KEY).map_err(of)?;
+        if let Some(found) = &found {
+            check_schema(dir, found)?;
         }
         // An older directory is of this schema from now on: an older Firebox must not misread what
         // this one writes.
-        db.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())
-            .map_err(of)?;
-        db.flush().map_err(of)?;
+        let schema = SCHEMA.to_string();
+        if found.is_none_or(|found| found != schema.as_bytes()) {
+            db.insert(SCHEMA_KEY, schema.as_bytes()).map_err(of)?;
+            db.flush().map_err(of)?;
+        }
         let functions = db.open_tree("functions").map_err(of)?;
         let versions = db.open_tree("versions").map_err(of)?;
         let policies = db.open_tree("policies").map_err(of)?;

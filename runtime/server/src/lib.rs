@@ -28,6 +28,7 @@ mod openapi;
 mod problem;
 pub mod protocol;
 mod residency;
+mod resolver;
 mod routing;
 mod scheduler;
 mod server;
@@ -36,4 +37,5 @@ mod tests;
 mod upload;
 
 pub use config::Config;
+pub use resolver::Resolver;
 pub use server::{Server, ServerError, serve};

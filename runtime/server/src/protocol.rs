@@ -52,7 +52,7 @@ async fn open(
 }
 
 /// The version that a request asks for: what its path says, else its headers.
-fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
+pub fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
     if path != Selector::Split {
         return Ok(path);
     }
