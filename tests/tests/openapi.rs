@@ -290,3 +290,61 @@ async fn the_examples_are_of_the_form_that_they_show() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_document_is_whole() {
+    let server = Server::start().await;
+    let Description { document, .. } = Description::of(&server).await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut names = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(
+                names.insert(name.to_owned()),
+                "two operations are called {name}"
+            );
+            assert!(
+                operation["summary"].is_string(),
+                "{method} {path} has no summary"
+            );
+            let tags: Vec<&str> = operation["tags"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|tag| tag.as_str().unwrap())
+                .collect();
+            let known = document["tags"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|tag| tag["name"].as_str().unwrap());
+            assert_eq!(
+                known.filter(|tag| tags.contains(tag)).count(),
+                1,
+                "{method} {path}: {tags:?}"
+            );
+            let parameters = operation["parameters"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice);
+            let declared: BTreeSet<&str> = parameters
+                .iter()
+                .filter(|parameter| parameter["in"] == "path")
+                .map(|parameter| parameter["name"].as_str().unwrap())
+                .collect();
+            let in_path: BTreeSet<&str> = path
+                .split('/')
+                .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+                .collect();
+            assert_eq!(declared, in_path, "{method} {path}");
+        }
+    }
+    let text = document.to_string();
+    for (at, _) in text.match_indices("\"#/") {
+        let reference = text[at + 2..].split('"').next().unwrap();
+        assert!(
+            document.pointer(reference).is_some(),
+            "#{reference} leads nowhere"
+        );
+    }
+}

@@ -6,11 +6,13 @@ use clap::Args;
 use firebox_registry::{Digest, FunctionName, VersionNumber};
 use reqwest::Method;
 use reqwest::header::ETAG;
+use serde::Deserialize;
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::client::Client;
 use crate::failure::{Context, Failure, Result};
-use crate::output;
+use crate::output::{self, Format};
 
 /// `firebox download`
 #[derive(Args, Debug)]
@@ -28,6 +30,16 @@ pub struct DownloadArgs {
     /// Where to; NAME-VERSION.firebox in this folder where it is not given
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What was downloaded.
+#[derive(Deserialize)]
+struct Downloaded {
+    file: String,
+    digest: String,
+    bytes: u64,
 }
 
 /// Downloads a bundle.
@@ -74,12 +86,16 @@ pub async fn download(args: DownloadArgs, client: &Client) -> Result {
     part.persist(&target)
         .map_err(|error| error.error)
         .context(what)?;
-    output::print(&format!(
-        "{}\n{}",
-        target.display(),
-        output::facts(&[
-            ("digest", digest.to_string()),
-            ("size", output::bytes(bytes))
-        ])
-    ))
+    let answer = json!({
+        "file": target.display().to_string(),
+        "digest": digest.to_string(),
+        "bytes": bytes,
+    });
+    args.format.show(answer, |found: Downloaded| {
+        let facts = [
+            ("digest", found.digest),
+            ("size", output::bytes(found.bytes)),
+        ];
+        format!("{}\n{}", found.file, output::facts(&facts))
+    })
 }

@@ -9,7 +9,7 @@ use crate::api::PolicyInfo;
 use crate::client::Client;
 use crate::failure::Result;
 use crate::output::Format;
-use crate::traffic::{Why, shown};
+use crate::traffic::{Why, policy_path, shown};
 
 /// `firebox rollback`
 #[derive(Args, Debug)]
@@ -39,8 +39,9 @@ pub async fn rollback(args: RollbackArgs, client: &Client) -> Result {
         Some(revision) => json!({ "to_policy": revision }),
         None => json!({}),
     };
-    // A rollback is wanted whatever holds now, unless a revision is named.
-    let change = args.why.change(None);
+    // Of two who go back at once, the second must not undo what the first did.
+    let (_, etag) = client.get_tagged(&policy_path(&args.name)).await?;
+    let change = args.why.change(etag);
     let answer = client.change(Method::POST, &path, &body, &change).await?;
     args.format.show(answer, |now: PolicyInfo| {
         let from = now

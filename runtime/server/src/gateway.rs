@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
-use crate::routing::{Caller, Routing, Selector, Version};
+use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{ComputeError, Named, Scheduler};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
@@ -93,6 +93,18 @@ impl Early {
     }
 }
 
+/// What came of opening a call.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are calls, which are moved once more"
+)]
+pub enum Opened {
+    /// It can run.
+    Call(Call),
+    /// Its body is needed first.
+    Early(Early),
+}
+
 /// What is known of who asks.
 pub struct Asker<'a> {
     /// The request's headers.
@@ -131,33 +143,10 @@ impl Gateway {
         }
     }
 
-    /// Lets a request in before its version is known: where its body must be read to say which.
-    /// `None` where that is not so.
-    pub fn enter_early(
-        &self,
-        function: &str,
-        selector: &Selector,
-        timeout: Option<Duration>,
-    ) -> Result<Option<Early>, Failure> {
-        let table = self.routing.table();
-        let (_, route) = table.route(function)?;
-        if !route.reads_body(selector) {
-            return Ok(None);
-        }
-        let deadlines = route
-            .versions
-            .values()
-            .map(|v| v.record.manifest.limits.deadline);
-        let limit = deadlines.max().unwrap_or_default();
-        Ok(Some(Early {
-            started: Instant::now(),
-            limit: timeout.map_or(limit, |timeout| timeout.min(limit)),
-            place: self.admission.enter()?,
-        }))
-    }
-
     /// Resolves the version and lets the request in. `timeout` can only shorten
-    /// the deadline of the version's manifest.
+    /// the deadline of the version's manifest. Where the body must be read to say
+    /// which version answers, the request is let in [early](Early), and opened
+    /// again with its body.
     pub fn open(
         &self,
         function: &str,
@@ -165,26 +154,35 @@ impl Gateway {
         asker: &Asker<'_>,
         timeout: Option<Duration>,
         early: Option<Early>,
-    ) -> Result<Call, Failure> {
+    ) -> Result<Opened, Failure> {
+        let table = self.routing.table();
+        let (name, route) = table.route(function)?;
+        if early.is_none() && route.reads_body(selector) {
+            let versions = route.versions.values();
+            let limit = versions.map(|v| v.record.manifest.limits.deadline).max();
+            let limit = limit.unwrap_or_default();
+            return Ok(Opened::Early(Early {
+                started: Instant::now(),
+                limit: timeout.map_or(limit, |timeout| timeout.min(limit)),
+                place: self.admission.enter()?,
+            }));
+        }
         let id = Uuid::now_v7();
         let caller = Caller {
             id,
             headers: asker.headers,
             body: asker.body,
         };
-        let started = early
-            .as_ref()
-            .map_or_else(Instant::now, |early| early.started);
-        let version = self.routing.table().resolve(function, selector, &caller)?;
-        let place = match early {
-            Some(early) => early.place,
-            None => self.admission.enter()?,
+        let version = resolve(name, route, selector, &caller)?;
+        let (started, place) = match early {
+            Some(early) => (early.started, early.place),
+            None => (Instant::now(), self.admission.enter()?),
         };
         let deadline = version.record.manifest.limits.deadline;
         let limit = timeout.map_or(deadline, |timeout| timeout.min(deadline));
         self.metrics.in_flight.increment(1.0);
         let (metrics, clocks) = (self.metrics.clone(), Clocks::default());
-        Ok(Call {
+        Ok(Opened::Call(Call {
             version,
             id,
             started,
@@ -193,7 +191,7 @@ impl Gateway {
             metrics,
             clocks,
             recorded: false,
-        })
+        }))
     }
 
     /// Answers one call: loads the version if need be, waits for an instance, runs.

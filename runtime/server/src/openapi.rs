@@ -32,7 +32,7 @@ pub struct Head;
 
 /// This document
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "server",
+    get, path = "/openapi.json", tag = "server", operation_id = "openapi",
     responses((status = 200, body = Object, description = "OpenAPI 3.1")),
 )]
 pub async fn document(Extension(document): Extension<Arc<Document>>) -> Response {

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use firebox_registry::{Change, Label, VersionNumber};
 use serde::de::DeserializeOwned;
 
-use crate::gateway::{Asker, Call};
+use crate::gateway::{Asker, Call, Opened};
 use crate::problem::Failure;
 use crate::routing::Selector;
 use crate::server::App;
@@ -32,14 +32,15 @@ async fn open(
     body: Body,
 ) -> Result<(Call, Body), Failure> {
     let (selector, timeout) = (selector(path?, headers)?, timeout(headers)?);
-    let gateway = &app.gateway;
-    let Some(early) = gateway.enter_early(function, &selector, timeout)? else {
-        let asker = Asker {
-            headers,
-            body: None,
-        };
-        let call = gateway.open(function, &selector, &asker, timeout, None)?;
-        return Ok((call, body));
+    let open =
+        |asker: &Asker<'_>, early| app.gateway.open(function, &selector, asker, timeout, early);
+    let asker = Asker {
+        headers,
+        body: None,
+    };
+    let early = match open(&asker, None)? {
+        Opened::Call(call) => return Ok((call, body)),
+        Opened::Early(early) => early,
     };
     let read = early.within(body::read(headers, body, app.config.max_body));
     let bytes = read.await?;
@@ -47,8 +48,10 @@ async fn open(
         headers,
         body: Some(&bytes),
     };
-    let call = gateway.open(function, &selector, &asker, timeout, Some(early))?;
-    Ok((call, Body::from(bytes)))
+    match open(&asker, Some(early))? {
+        Opened::Call(call) => Ok((call, Body::from(bytes))),
+        Opened::Early(_) => Err(Failure::Internal("the body was read already".into())),
+    }
 }
 
 /// The version that a request asks for: what its path says, else its headers.

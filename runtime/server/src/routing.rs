@@ -197,8 +197,7 @@ impl RoutingTable {
         })
     }
 
-    /// The version that answers: pin, then label, then split by the caller's key, or by chance
-    /// where it has none and the policy no default.
+    /// The version of a function that answers: see [`resolve`].
     pub fn resolve(
         &self,
         name: &str,
@@ -206,12 +205,7 @@ impl RoutingTable {
         caller: &Caller<'_>,
     ) -> Result<Arc<Version>, Failure> {
         let (name, route) = self.route(name)?;
-        let version = match selector {
-            Selector::Pin(number) => pinned(name, route, *number)?,
-            Selector::Label(label) => labelled(name, route, label)?,
-            Selector::Split => return split(name, route, caller),
-        };
-        Ok(version.clone())
+        resolve(name, route, selector, caller)
     }
 
     /// One version of a function.
@@ -226,6 +220,22 @@ impl RoutingTable {
             .values()
             .flat_map(|route| route.versions.values())
     }
+}
+
+/// The version that answers: pin, then label, then split by the caller's key, or by chance where it
+/// has none and the policy no default.
+pub fn resolve(
+    name: &FunctionName,
+    route: &Route,
+    selector: &Selector,
+    caller: &Caller<'_>,
+) -> Result<Arc<Version>, Failure> {
+    let version = match selector {
+        Selector::Pin(number) => pinned(name, route, *number)?,
+        Selector::Label(label) => labelled(name, route, label)?,
+        Selector::Split => return split(name, route, caller),
+    };
+    Ok(version.clone())
 }
 
 fn pinned<'a>(

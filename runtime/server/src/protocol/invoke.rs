@@ -24,7 +24,7 @@ type Pairs = Vec<(String, String)>;
 
 /// Call a function; its policy says which version answers
 #[utoipa::path(
-    post, path = "/v1/functions/{f}/invoke", tag = "invoke",
+    post, path = "/v1/functions/{f}/invoke", tag = "invoke", operation_id = "invoke",
     params(
         ("f" = String, Path, description = "The function"),
         ("X-Firebox-Version" = Option<u32>, Header, description = "The version that shall answer"),
@@ -64,7 +64,7 @@ pub async fn split(
 
 /// Call a version
 #[utoipa::path(
-    post, path = "/v1/functions/{f}/versions/{n}/invoke", tag = "invoke",
+    post, path = "/v1/functions/{f}/versions/{n}/invoke", tag = "invoke", operation_id = "invoke_version",
     params(
         ("f" = String, Path, description = "The function"),
         ("n" = u32, Path, description = "The version"),
@@ -94,7 +94,7 @@ pub async fn version(
 
 /// Call the version that a label names
 #[utoipa::path(
-    post, path = "/v1/functions/{f}/labels/{l}/invoke", tag = "invoke",
+    post, path = "/v1/functions/{f}/labels/{l}/invoke", tag = "invoke", operation_id = "invoke_label",
     params(
         ("f" = String, Path, description = "The function"),
         ("l" = String, Path, description = "The label"),
