@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use firebox_tests::client::{Answer, send};
+use firebox_tests::client::{Answer, long_body, send, slow_body};
 use firebox_tests::{Bundle, Server, onnx};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -284,6 +284,29 @@ async fn a_key_is_taken_from_where_the_policy_says() {
     );
     who_answers(&server, INVOKE, &[], ZERO).await;
     server.invoke("adder", "{").await.refused(400, &["JSON"]);
+}
+
+#[tokio::test]
+async fn a_body_that_holds_the_key_is_bounded_in_size_and_time() {
+    let server = server_with_versions(1).await;
+    let policy = json!({"weights": {"1": 10000}, "sticky": {"body": "/user"}});
+    server.put(TRAFFIC, &policy).await.expect(200);
+    let long = server
+        .request(Method::POST, INVOKE)
+        .body(long_body(65 << 20));
+    send(long).await.refused(413, &["larger than the limit"]);
+    let slow = slow_body(vec![b' '; 8 << 20], Duration::from_millis(50));
+    let slow = server.request(Method::POST, INVOKE).body(slow);
+    let began = Instant::now();
+    let answer = send(slow.header("x-firebox-timeout-ms", "300")).await;
+    answer.refused(504, &["300ms"]);
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let whole = r#"{"x": [0]}"#;
+    assert_eq!(who_answers(&server, INVOKE, &[], whole).await, 1);
 }
 
 #[tokio::test]
