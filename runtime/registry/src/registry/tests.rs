@@ -525,8 +525,24 @@ fn a_directory_of_the_first_schema_is_read_and_then_of_this() {
     let old = br#"{"schema": 1, "record": {"name": "net", "created_unix_ms": 7, "last_number": 2,
         "policy": {"weights": {"1": 9000, "2": 1000}, "labels": {"stable": 1}}}}"#;
     functions.insert("net", &old[..]).unwrap();
-    drop((functions, db));
+    let versions = db.open_tree("versions").unwrap();
+    for entry in versions.iter() {
+        let (key, bytes) = entry.unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        json["schema"] = 1.into();
+        let record = json["record"].as_object_mut().unwrap();
+        assert!(record.remove("author").is_some() && record.remove("bundle").is_some());
+        versions.insert(key, json.to_string().as_bytes()).unwrap();
+    }
+    drop((functions, versions, db));
     let registry = Registry::open(dir.path()).unwrap();
+    let first = registry.version(&name(), number(1)).unwrap();
+    assert_eq!(first.author, UNKNOWN_AUTHOR);
+    let error = registry.bundle(&first).unwrap_err();
+    assert!(
+        matches!(error, RegistryError::BundleNotKept { .. }),
+        "{error}"
+    );
     let old = registry.policy(&name()).unwrap();
     assert_eq!(old.policy.share(number(2)).get(), 1000);
     set(&registry, weights(&[(2, 10_000)])).unwrap();
