@@ -14,7 +14,8 @@
 //! [`binary`] builds `firebox` once and runs it as a command; [`server`] runs it as a server with
 //! a data folder of its own; [`client`] is what a test says to a server and what it hears;
 //! [`bundle`] and [`onnx`] write uploads by hand; [`guests`] has the real examples built by
-//! `firebox build`; [`compare`] holds the tolerance between answers.
+//! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
+//! the description that the server gives of itself.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -31,6 +32,7 @@ pub mod client;
 pub mod compare;
 pub mod guests;
 pub mod onnx;
+pub mod schema;
 pub mod server;
 
 pub use bundle::Bundle;

@@ -25,6 +25,7 @@ fn firebox(server: &Server, folder: &Path, arguments: &[&str]) -> String {
 }
 
 const LOCAL_FAILURE: i32 = 1;
+const WRONG_LINE: i32 = 2;
 const REFUSED: i32 = 4;
 
 /// Runs `firebox` against a server, which must end with this exit code; returns the complaint.
@@ -68,6 +69,9 @@ fn help_tells_every_command_and_each_has_its_own() {
         "functions",
         "versions",
         "traffic",
+        "label",
+        "rollback",
+        "download",
         "devices",
         "demo",
     ];
@@ -213,4 +217,153 @@ async fn what_the_server_refuses_is_told_with_its_hint() {
     assert!(said.contains("not an ONNX model"), "{said}");
     let said = failed(&server, folder.path(), LOCAL_FAILURE, &["deploy", "absent"]);
     assert!(said.contains("absent"), "{said}");
+}
+
+/// `adder` in three versions, the first with all the traffic; version n adds n.
+async fn three_adders() -> Server {
+    let server = Server::start().await;
+    for n in 1..=3_u8 {
+        let adder = Bundle::of_model(onnx::add(f32::from(n)));
+        server.deploy("adder", &adder).await;
+    }
+    server
+}
+
+#[tokio::test]
+async fn a_change_of_traffic_is_kept_with_who_and_why_and_taken_back() {
+    let server = three_adders().await;
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let line = [
+        "traffic", "adder", "1=90", "2=10", "--reason", "try 2", "--author", "ann",
+    ];
+    firebox(&server, here, &line);
+    let line = [
+        "traffic",
+        "adder",
+        "--sticky",
+        "cookie sid",
+        "--shadow",
+        "3=5",
+        "--default",
+        "2",
+    ];
+    let shown = firebox(&server, here, &line);
+    for part in ["1=90% 2=10%", "3=5%", "cookie sid", "default"] {
+        assert!(shown.contains(part), "{part} is not in:\n{shown}");
+    }
+    let history = firebox(&server, here, &["traffic", "adder", "--history"]);
+    assert!(
+        history.contains("ann") && history.contains("try 2"),
+        "{history}"
+    );
+
+    let back = firebox(&server, here, &["rollback", "adder", "--reason", "no"]);
+    assert!(back.contains("policy 4, that of 2, holds now"), "{back}");
+    let policy = server.get("/v1/functions/adder/traffic").await.json();
+    assert_eq!(
+        policy,
+        json!({"weights": {"1": 9000, "2": 1000}, "labels": {}})
+    );
+    let line = ["rollback", "adder", "--to-policy", "1", "--json"];
+    let back: Value = serde_json::from_str(&firebox(&server, here, &line)).unwrap();
+    assert_eq!(
+        (&back["revision"], &back["restored"]),
+        (&json!(5), &json!(1))
+    );
+    let said = failed(
+        &server,
+        here,
+        REFUSED,
+        &["rollback", "adder", "--to-policy", "77"],
+    );
+    assert!(said.contains("77") && said.contains("1 to 5"), "{said}");
+}
+
+#[tokio::test]
+async fn labels_are_shown_moved_and_removed() {
+    let server = three_adders().await;
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let none = firebox(&server, here, &["label", "adder"]);
+    assert!(none.contains("adder has no labels"), "{none}");
+    firebox(&server, here, &["label", "adder", "stable", "1"]);
+    let two = firebox(&server, here, &["label", "adder", "canary", "2"]);
+    assert!(two.contains("canary=2 stable=1"), "{two}");
+    let line = ["invoke", "adder", r#"{"x": [0]}"#, "--label", "canary"];
+    assert!(firebox(&server, here, &line).contains("2.0"));
+    let one = firebox(&server, here, &["label", "adder", "canary", "--remove"]);
+    assert!(one.contains("stable=1") && !one.contains("canary"), "{one}");
+    let said = failed(&server, here, WRONG_LINE, &["label", "adder", "2", "2"]);
+    assert!(said.contains("starts with a digit"), "{said}");
+    failed(&server, here, WRONG_LINE, &["label", "adder", "stable"]);
+    let said = failed(&server, here, REFUSED, &["label", "adder", "stable", "9"]);
+    assert!(said.contains('9'), "{said}");
+}
+
+#[tokio::test]
+async fn a_change_on_top_of_an_old_policy_is_refused() {
+    let server = three_adders().await;
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    firebox(
+        &server,
+        here,
+        &["traffic", "adder", "1=90", "2=10", "--author", "ann"],
+    );
+    for line in [
+        vec!["traffic", "adder", "3=100", "--if-match", "1"],
+        vec!["label", "adder", "stable", "3", "--if-match", "1"],
+        vec!["rollback", "adder", "--if-match", "1"],
+    ] {
+        let said = failed(&server, here, REFUSED, &line);
+        for part in ["412", "set by ann", "hint: "] {
+            assert!(said.contains(part), "{part} is not in:\n{said}");
+        }
+    }
+    firebox(
+        &server,
+        here,
+        &["traffic", "adder", "3=100", "--if-match", "2"],
+    );
+}
+
+#[tokio::test]
+async fn versions_are_listed_compared_downloaded_and_retired() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    for n in 1..=3_u8 {
+        let file = format!("adder{n}.onnx");
+        std::fs::write(here.join(&file), onnx::add(f32::from(n))).unwrap();
+        let line = ["deploy", &file, "--name", "adder", "--author", "ann"];
+        firebox(&server, here, &line);
+    }
+    let again = firebox(&server, here, &["deploy", "adder1.onnx", "--name", "adder"]);
+    assert!(
+        again.contains("this very bundle was a version already"),
+        "{again}"
+    );
+    let listed = firebox(&server, here, &["versions", "adder"]);
+    for part in ["AGE", "BY", "REFERENCE", "ann", "100%"] {
+        assert!(listed.contains(part), "{part} is not in:\n{listed}");
+    }
+    let diff = firebox(&server, here, &["versions", "adder", "--diff", "1", "2"]);
+    assert!(diff.contains("files.models.model"), "{diff}");
+
+    let told = firebox(&server, here, &["download", "adder", "2"]);
+    let bytes = std::fs::read(here.join("adder-2.firebox")).unwrap();
+    assert_eq!(bytes, onnx::add(2.0));
+    let info = server.get("/v1/functions/adder/versions/2").await.json();
+    assert!(told.contains(info["digest"].as_str().unwrap()), "{told}");
+    let said = failed(&server, here, REFUSED, &["download", "adder", "9"]);
+    assert!(
+        said.contains('9') && !here.join("adder-9.firebox").exists(),
+        "{said}"
+    );
+
+    let kept = firebox(&server, here, &["versions", "adder", "--keep-last", "1"]);
+    assert!(kept.contains("deleted: 2"), "{kept}");
+    let kept = firebox(&server, here, &["versions", "adder", "--keep-all"]);
+    assert!(kept.contains("all versions are kept"), "{kept}");
 }

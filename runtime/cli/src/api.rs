@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use firebox_registry::{Shadow, StickyKey, Target};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// `GET /v1/functions`.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +51,9 @@ pub struct VersionInfo {
     pub bundle_bytes: u64,
     /// RFC 3339.
     pub created: String,
+    /// Who uploaded it.
+    #[serde(default)]
+    pub author: String,
     /// `model` or `component`.
     pub kind: String,
     /// `realtime`, `on-demand` or `batch`.
@@ -81,14 +86,74 @@ pub struct Deviation {
     pub cosine: Option<f64>,
 }
 
-/// A traffic policy: `GET` and `PUT /v1/functions/{f}/traffic`.
+/// A traffic policy: `GET` and `PUT /v1/functions/{f}/traffic`. It is read, changed and written
+/// back, so a member that isn't known here is refused and never dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Traffic {
     /// Version to basis points, adding up to 10000.
     pub weights: BTreeMap<u32, u32>,
     /// Label to version.
     #[serde(default)]
     pub labels: BTreeMap<String, u32>,
+    /// A version that gets copies of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+    /// Where the key of a caller is found; the usual header where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<StickyKey>,
+    /// Where requests without a key go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Target>,
+}
+
+/// `GET /v1/functions/{f}/policies`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Policies {
+    /// Newest first.
+    pub policies: Vec<PolicyInfo>,
+}
+
+/// A policy, and who set it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PolicyInfo {
+    /// Counts the changes.
+    pub revision: u64,
+    /// RFC 3339.
+    pub created: String,
+    /// Who set it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// The revision that was brought back, where it is one.
+    pub restored: Option<u64>,
+    /// The document.
+    pub policy: Traffic,
+}
+
+/// `GET /v1/functions/{f}/versions/{n}/diff/{m}`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Difference {
+    /// By key.
+    pub changes: Vec<Changed>,
+}
+
+/// A key of the manifest, or a file, that differs.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Changed {
+    /// Which.
+    pub key: String,
+    /// What it was.
+    pub from: Option<Value>,
+    /// What it is.
+    pub to: Option<Value>,
+}
+
+/// `PUT /v1/functions/{f}/retention`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Retired {
+    /// The versions that were deleted.
+    pub deleted: Vec<u32>,
 }
 
 /// RFC 9457, and the `error` of the V2 protocol.
@@ -121,7 +186,7 @@ mod tests {
     fn a_policy_is_written_as_the_server_reads_it() {
         let policy = Traffic {
             weights: BTreeMap::from([(2, 10000)]),
-            labels: BTreeMap::new(),
+            ..Traffic::default()
         };
         let text = serde_json::to_string(&policy).unwrap();
         assert_eq!(text, r#"{"weights":{"2":10000},"labels":{}}"#);

@@ -4,7 +4,10 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
-use crate::{bench, build, demo, deploy, functions, invoke, project, serve, traffic};
+use crate::{
+    bench, build, demo, deploy, download, functions, invoke, labels, project, rollback, serve,
+    traffic, versions,
+};
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
 #[derive(Debug, Parser)]
@@ -19,6 +22,15 @@ pub struct Cli {
         default_value = "http://127.0.0.1:8080"
     )]
     server: String,
+    /// Whom uploads and changes of traffic are kept under; user@host where it is not given
+    #[arg(
+        long,
+        global = true,
+        env = "FIREBOX_AUTHOR",
+        value_name = "NAME",
+        hide_env_values = true
+    )]
+    author: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,9 +68,15 @@ enum Ask {
     /// List the functions of a server
     Functions(functions::FunctionsArgs),
     /// List the versions of a function
-    Versions(functions::VersionsArgs),
+    Versions(versions::VersionsArgs),
     /// Show or set which versions answer
     Traffic(traffic::TrafficArgs),
+    /// Show or move the labels of versions
+    Label(labels::LabelArgs),
+    /// Bring an earlier traffic policy back
+    Rollback(rollback::RollbackArgs),
+    /// Download the bundle of a version
+    Download(download::DownloadArgs),
     /// Delete a version, or a function with all of them
     Delete(functions::DeleteArgs),
     /// List what models can run on
@@ -72,7 +90,7 @@ pub fn run(cli: Cli) -> Result {
         Command::New(args) => project::new(&args),
         Command::Build(args) => build::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Ask(command) => wait_for(ask(command, &Client::new(&cli.server)?)),
+        Command::Ask(command) => wait_for(ask(command, &Client::new(&cli.server)?.by(cli.author))),
         Command::Demo(args) => wait_for(demo::demo(args)),
     }
 }
@@ -82,8 +100,11 @@ async fn ask(command: Ask, client: &Client) -> Result {
         Ask::Deploy(args) => deploy::deploy(args, client).await,
         Ask::Invoke(args) => invoke::invoke(args, client).await,
         Ask::Functions(args) => functions::functions(args, client).await,
-        Ask::Versions(args) => functions::versions(args, client).await,
+        Ask::Versions(args) => versions::versions(args, client).await,
         Ask::Traffic(args) => traffic::traffic(args, client).await,
+        Ask::Label(args) => labels::label(args, client).await,
+        Ask::Rollback(args) => rollback::rollback(args, client).await,
+        Ask::Download(args) => download::download(args, client).await,
         Ask::Delete(args) => functions::delete(args, client).await,
         Ask::Devices(args) => functions::devices(args, client).await,
     }

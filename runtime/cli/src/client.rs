@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde_json::Value;
@@ -24,6 +24,7 @@ const PROBLEM_BYTES: usize = 64 << 10;
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    author: String,
 }
 
 impl Client {
@@ -47,7 +48,17 @@ impl Client {
         let http = http
             .build()
             .context(|| "the HTTP client can't be set up".into())?;
-        Ok(Client { http, base })
+        Ok(Client {
+            http,
+            base,
+            author: user(),
+        })
+    }
+
+    /// The same, making changes in the name of `author`.
+    pub fn by(self, author: Option<String>) -> Client {
+        let author = author.unwrap_or(self.author);
+        Client { author, ..self }
     }
 
     /// The server's address.
@@ -69,11 +80,37 @@ impl Client {
         self.json(self.request(Method::GET, path)).await
     }
 
-    /// `PUT` of a JSON body; the answer may be empty.
-    pub async fn put(&self, path: &[&str], body: &impl Serialize) -> Result {
-        self.send(self.request(Method::PUT, path).json(body))
-            .await
-            .map(drop)
+    /// `GET` of a JSON answer, and its ETag.
+    pub async fn get_tagged(&self, path: &[&str]) -> Result<(Value, Option<HeaderValue>)> {
+        let answer = self.send(self.request(Method::GET, path)).await?;
+        let etag = answer.headers().get(ETAG).cloned();
+        Ok((self.read(answer).await?, etag))
+    }
+
+    /// A change by a JSON body; the answer is JSON.
+    pub async fn change(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: &impl Serialize,
+        change: &Change,
+    ) -> Result<Value> {
+        let mut request = self.signed(self.request(method, path).json(body));
+        if !change.reason.is_empty() {
+            request = request.header("x-firebox-reason", change.reason.as_bytes());
+        }
+        if let Some(etag) = &change.if_match {
+            request = request.header(IF_MATCH, etag);
+        }
+        self.json(request).await
+    }
+
+    /// The same request with the name of who makes it.
+    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
+        match self.author.as_str() {
+            "" => request,
+            author => request.header("x-firebox-author", author.as_bytes()),
+        }
     }
 
     /// `DELETE`.
@@ -87,12 +124,16 @@ impl Client {
     pub async fn upload(&self, function: &str, bundle: Body, bytes: u64) -> Result<Value> {
         let request = self.request(Method::POST, &["v1", "functions", function, "versions"]);
         let request = request.header(CONTENT_TYPE, "application/x-tar");
-        self.json(request.header(CONTENT_LENGTH, bytes).body(bundle))
-            .await
+        let request = self.signed(request.header(CONTENT_LENGTH, bytes));
+        self.json(request.body(bundle)).await
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<Value> {
         let answer = self.send(request).await?;
+        self.read(answer).await
+    }
+
+    async fn read(&self, answer: Response) -> Result<Value> {
         answer
             .json()
             .await
@@ -136,6 +177,28 @@ impl Client {
         Failure::new(what)
             .with_exit(Exit::Unreachable)
             .hint("the server's log may say why")
+    }
+}
+
+/// What goes with a change.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Why.
+    pub reason: String,
+    /// The ETag of what was read.
+    pub if_match: Option<HeaderValue>,
+}
+
+/// `ann@laptop`, as far as the system tells.
+fn user() -> String {
+    let name = ["USER", "LOGNAME", "USERNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match (name, host.trim()) {
+        (Some(name), "") => name,
+        (Some(name), host) => format!("{name}@{host}"),
+        (None, host) => host.to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `functions`, `versions`, `delete` and `devices`: what a server has.
+//! `functions`, `delete` and `devices`: what a server has.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use firebox_registry::{FunctionName, VersionNumber};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::api::{FunctionInfo, Functions, VersionInfo, Versions};
+use crate::api::{FunctionInfo, Functions};
 use crate::client::Client;
 use crate::failure::Result;
 use crate::output::{self, Format, percent, table};
@@ -15,18 +15,6 @@ use crate::output::{self, Format, percent, table};
 /// `firebox functions`
 #[derive(Args, Debug)]
 pub struct FunctionsArgs {
-    #[command(flatten)]
-    format: Format,
-}
-
-/// `firebox versions`
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  firebox versions file-type\n  firebox versions file-type --json"
-)]
-pub struct VersionsArgs {
-    /// The function
-    name: FunctionName,
     #[command(flatten)]
     format: Format,
 }
@@ -101,46 +89,6 @@ pub fn labels(labels: &BTreeMap<String, u32>) -> String {
         .iter()
         .map(|(label, version)| format!("{label}={version}"));
     texts.collect::<Vec<_>>().join(" ")
-}
-
-/// Lists a function's versions.
-pub async fn versions(args: VersionsArgs, client: &Client) -> Result {
-    let answer = client
-        .get(&["v1", "functions", args.name.as_str(), "versions"])
-        .await?;
-    args.format
-        .show(answer, |Versions { versions }| versions_table(&versions))
-}
-
-fn versions_table(versions: &[VersionInfo]) -> String {
-    let rows = versions.iter().map(|version| {
-        let latency = version.reference_latency_ms.map(output::milliseconds);
-        [
-            version.version.to_string(),
-            percent(version.share_bp),
-            version.labels.join(" "),
-            version.residency.clone(),
-            version.kind.clone(),
-            version.tier.clone(),
-            output::bytes(version.bundle_bytes),
-            latency.unwrap_or_default(),
-            version.created.clone(),
-            short(&version.digest),
-        ]
-    });
-    let headings = [
-        "version",
-        "traffic",
-        "labels",
-        "residency",
-        "kind",
-        "tier",
-        "bundle",
-        "reference",
-        "created",
-        "digest",
-    ];
-    table(headings, rows.collect())
 }
 
 /// The first twelve digits of a digest, enough to tell two apart.

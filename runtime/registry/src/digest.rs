@@ -8,10 +8,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 /// The SHA-256 of some bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "sha256:6a0f8a5e8f3c5ef2bb2ab3b1be1f8e2b0f27b7dd7a26a4fe3c1c2a41a2b3c4d5")]
 pub struct Digest([u8; 32]);
 
 /// A text that isn't a digest.
@@ -32,6 +34,12 @@ impl Digest {
         let mut reader = Digesting::new(File::open(path)?);
         io::copy(&mut reader, &mut io::sink())?;
         Ok(reader.finish())
+    }
+
+    /// The first eight bytes as an integer: evenly spread, and the same everywhere.
+    pub fn leading(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// The 64 hex digits.

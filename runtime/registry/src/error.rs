@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{FunctionName, PolicyError, VersionNumber};
+use crate::{FunctionName, PolicyError, PolicyRecord, Revision, VersionNumber};
 
 /// Why the registry didn't do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,57 @@ pub enum RegistryError {
     /// A policy that can't be.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The policy was changed since the caller read it.
+    #[error(
+        "the policy of `{function}` is at revision {}, set by {}, and no longer at {expected}",
+        .current.revision, .current.author
+    )]
+    StalePolicy {
+        /// The function.
+        function: FunctionName,
+        /// The revision that the caller read.
+        expected: Revision,
+        /// The policy that holds.
+        current: Box<PolicyRecord>,
+    },
+    /// No policy of this revision is kept.
+    #[error("`{function}` keeps no policy {revision}; it keeps {oldest} to {newest}")]
+    PolicyNotFound {
+        /// The function.
+        function: FunctionName,
+        /// What was asked for.
+        revision: Revision,
+        /// The oldest that is kept.
+        oldest: Revision,
+        /// The one that holds.
+        newest: Revision,
+    },
+    /// There was no other policy before the present one.
+    #[error("the policy of `{function}` is its first; there is none to go back to")]
+    NoEarlierPolicy {
+        /// The function.
+        function: FunctionName,
+    },
+    /// A policy can't be brought back as versions that it names were deleted.
+    #[error("policy {revision} of `{function}` names deleted versions: {}", list(.missing))]
+    PolicyGone {
+        /// The function.
+        function: FunctionName,
+        /// The policy.
+        revision: Revision,
+        /// The versions.
+        missing: Vec<VersionNumber>,
+    },
+    /// The version's bundle isn't kept.
+    #[error(
+        "the bundle of version {number} of `{function}` was not kept: it is from before bundles were"
+    )]
+    BundleNotKept {
+        /// The function.
+        function: FunctionName,
+        /// The version.
+        number: VersionNumber,
+    },
     /// Version numbers have run out.
     #[error("`{function}` has had 4294967295 versions; its numbers are used up")]
     NumbersUsedUp {
@@ -108,9 +159,10 @@ impl RegistryError {
         Some(match self {
             Self::Locked { .. } => "stop the other server, or give this one another --data",
             Self::VersionInUse { .. } => "move its traffic and labels to another version first",
-            Self::Policy(_) => {
-                "give weights that add up to 10000, such as {\"1\": 9000, \"2\": 1000}"
-            }
+            Self::Policy(error) => error.hint(),
+            Self::StalePolicy { .. } => "read the policy again, and change what it is now",
+            Self::PolicyGone { .. } => "go back to another policy, or upload those versions again",
+            Self::BundleNotKept { .. } => "upload the bundle again as a new version",
             Self::Corrupt { .. } => "restore the data directory from a backup",
             Self::UnknownSchema { .. } => "use the release of Firebox that wrote the directory",
             Self::BlobDamaged { .. } | Self::BlobMissing { .. } => {
@@ -119,6 +171,8 @@ impl RegistryError {
             Self::DiskFull { .. } => "free some space, for instance by deleting old versions",
             Self::FunctionNotFound { .. }
             | Self::VersionNotFound { .. }
+            | Self::PolicyNotFound { .. }
+            | Self::NoEarlierPolicy { .. }
             | Self::NumbersUsedUp { .. }
             | Self::Io { .. } => return None,
         })
@@ -160,6 +214,11 @@ impl RegistryError {
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+fn list(numbers: &[VersionNumber]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    numbers.join(", ")
 }
 
 fn known_versions(known: &[VersionNumber]) -> String {

@@ -19,7 +19,7 @@
 //!     unreachable!("the directory was empty");
 //! };
 //! assert_eq!(version.number, VersionNumber::FIRST);
-//! assert_eq!(registry.policy(&name)?, Policy::all_to(VersionNumber::FIRST));
+//! assert_eq!(registry.policy(&name)?.policy, Policy::all_to(VersionNumber::FIRST));
 //! # Ok(())
 //! # }
 //! ```
@@ -34,7 +34,10 @@ mod nearest;
 mod policy;
 mod record;
 mod registry;
+mod share;
 mod sizes;
+mod split;
+mod sticky;
 mod store;
 
 pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
@@ -46,7 +49,10 @@ pub use manifest::{
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;
-pub use policy::{BasisPoints, InvalidShare, Policy, PolicyError};
+pub use policy::{Change, MAX_LABELS, Policy, PolicyError, PolicyRecord, Revision, Shadow, Target};
 pub use record::{FunctionRecord, NewVersion, StoredFile, VersionRecord};
-pub use registry::{Commit, Registry};
+pub use registry::{Commit, POLICIES_KEPT, Registry};
+pub use share::{BasisPoints, InvalidShare};
 pub use sizes::{ByteSize, InvalidSize};
+pub use split::Split;
+pub use sticky::{InvalidStickyKey, StickyKey};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
+use utoipa::ToSchema;
 
 use crate::{ByteSize, FunctionName, nearest, sizes};
 
@@ -46,7 +47,7 @@ pub struct Manifest {
 }
 
 /// How versions are kept and scheduled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
     /// Loaded before it takes traffic, and never dropped.
@@ -88,7 +89,7 @@ pub struct ModelSection {
 }
 
 /// How finely a model computes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// As the model says.
@@ -106,7 +107,7 @@ impl Precision {
 }
 
 /// Where a model runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
     /// The best device there is.

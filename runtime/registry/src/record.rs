@@ -1,15 +1,23 @@
 //! What sled holds: one JSON document a record, each with the number of its schema.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, FunctionName, Manifest, Policy, RegistryError, Unpacked, VersionNumber};
+use crate::{
+    Digest, FunctionName, Manifest, Policy, PolicyRecord, RegistryError, Revision, Split, Unpacked,
+    VersionNumber,
+};
 
-/// The schema that this build writes and reads.
-pub(crate) const SCHEMA: u32 = 1;
+/// The schema that this build writes. It reads this and all before: 1 had policies without
+/// revision, author and split.
+pub(crate) const SCHEMA: u32 = 2;
+
+/// The author of what was set before authors were kept, or by callers who gave no name.
+pub(crate) const UNKNOWN_AUTHOR: &str = "unknown";
 
 /// A file in the blob store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +41,12 @@ pub struct VersionRecord {
     pub bundle_bytes: u64,
     /// When it was committed, in milliseconds since 1970 (UTC).
     pub created_unix_ms: u64,
+    /// Who uploaded it.
+    #[serde(default = "unknown_author")]
+    pub author: String,
+    /// The bundle itself; versions from before bundles were kept have none.
+    #[serde(default)]
+    pub bundle: Option<StoredFile>,
     /// What its `firebox.toml` said.
     pub manifest: Manifest,
     /// The WebAssembly component.
@@ -55,15 +69,21 @@ pub struct VersionRecord {
 }
 
 impl VersionRecord {
-    /// Every file that must be there for this version to run.
+    /// Every file that this version has.
     pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
         let code = self.component.iter().chain(&self.compiled);
-        code.chain(self.models.values()).chain(self.assets.values())
+        let data = self.models.values().chain(self.assets.values());
+        code.chain(data).chain(&self.bundle)
     }
+}
+
+fn unknown_author() -> String {
+    UNKNOWN_AUTHOR.to_owned()
 }
 
 /// A function, and where its traffic goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredFunction")]
 pub struct FunctionRecord {
     /// What callers name it by.
     pub name: FunctionName,
@@ -72,10 +92,56 @@ pub struct FunctionRecord {
     /// The highest number that a version of this name ever had.
     pub last_number: u32,
     /// Who takes its traffic.
-    pub policy: Policy,
+    pub current: PolicyRecord,
+    /// How many of the newest versions are kept; older ones that nothing names are deleted.
+    /// All are kept where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_last: Option<NonZeroU32>,
     /// The record outlives the function: a new function of the name goes on counting.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) deleted: bool,
+}
+
+/// A function's record in any of its schemas.
+#[derive(Deserialize)]
+struct StoredFunction {
+    name: FunctionName,
+    created_unix_ms: u64,
+    last_number: u32,
+    /// Schema 2.
+    current: Option<PolicyRecord>,
+    /// Schema 1.
+    policy: Option<Policy>,
+    #[serde(default)]
+    keep_last: Option<NonZeroU32>,
+    #[serde(default)]
+    deleted: bool,
+}
+
+impl From<StoredFunction> for FunctionRecord {
+    fn from(stored: StoredFunction) -> FunctionRecord {
+        let policy = stored.policy.unwrap_or_default();
+        let mut current = stored.current.unwrap_or_else(|| PolicyRecord {
+            revision: Revision::FIRST,
+            split: Split::of(&policy.weights),
+            policy,
+            author: unknown_author(),
+            reason: String::new(),
+            created_unix_ms: stored.created_unix_ms,
+            restored: None,
+        });
+        if !current.split.fits(&current.policy.weights) {
+            current.split = Split::of(&current.policy.weights);
+        }
+        FunctionRecord {
+            name: stored.name,
+            created_unix_ms: stored.created_unix_ms,
+            last_number: stored.last_number,
+            current,
+            keep_last: stored.keep_last,
+            deleted: stored.deleted,
+        }
+    }
 }
 
 /// A version to commit: [`Unpacked`] gives the files, the caller adds what it found out about them.
@@ -85,10 +151,14 @@ pub struct NewVersion {
     pub digest: Digest,
     /// See [`VersionRecord::bundle_bytes`].
     pub bundle_bytes: u64,
+    /// See [`VersionRecord::author`].
+    pub author: String,
+    /// The bundle's file. Files are moved into the registry where they lie below its staging
+    /// folder, and copied otherwise.
+    pub bundle: Option<PathBuf>,
     /// See [`VersionRecord::manifest`].
     pub manifest: Manifest,
-    /// The component's file. Files are moved into the registry where they lie below its staging
-    /// folder, and copied otherwise.
+    /// The component's file.
     pub component: Option<PathBuf>,
     /// The file of the component's machine code.
     pub compiled: Option<PathBuf>,
@@ -111,6 +181,8 @@ impl From<Unpacked> for NewVersion {
         NewVersion {
             digest: unpacked.digest,
             bundle_bytes: unpacked.bytes,
+            author: unknown_author(),
+            bundle: None,
             manifest: unpacked.manifest,
             component: unpacked.component,
             compiled: None,
@@ -145,7 +217,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T,
     let corrupt = |e| RegistryError::corrupt(what, e);
     let envelope: Envelope<serde::de::IgnoredAny> =
         serde_json::from_slice(bytes).map_err(corrupt)?;
-    if envelope.schema != SCHEMA {
+    if !(1..=SCHEMA).contains(&envelope.schema) {
         return Err(RegistryError::UnknownSchema {
             what: what.to_owned(),
             found: envelope.schema,
@@ -167,6 +239,30 @@ mod tests {
             matches!(error, RegistryError::UnknownSchema { found: 7, .. }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_function_of_the_first_schema_keeps_its_policy() {
+        let json =
+            br#"{"schema": 1, "record": {"name": "net", "created_unix_ms": 7, "last_number": 2,
+            "policy": {"weights": {"1": 9000, "2": 1000}, "labels": {"stable": 1}}}}"#;
+        let function: FunctionRecord = decode(json, "a function").unwrap();
+        let PolicyRecord {
+            revision,
+            policy,
+            split,
+            author,
+            ..
+        } = &function.current;
+        assert_eq!(
+            (*revision, author.as_str()),
+            (Revision::FIRST, UNKNOWN_AUTHOR)
+        );
+        assert_eq!(policy.weights.len(), 2);
+        assert_eq!(policy.labels.len(), 1);
+        assert!(split.fits(&policy.weights));
+        let again = decode(&encode(&function, "it").unwrap(), "it").unwrap();
+        assert_eq!(function, again);
     }
 
     #[test]

@@ -13,11 +13,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 
 use crate::blobs::{Blobs, sync_dir};
-use crate::store::{Change, Records};
+use crate::policy::plain_author;
+use crate::record::UNKNOWN_AUTHOR;
+use crate::store::{Edit, Records};
 use crate::{
-    Digest, FunctionName, FunctionRecord, NewVersion, Policy, RegistryError, StoredFile,
+    Digest, FunctionName, FunctionRecord, NewVersion, PolicyRecord, RegistryError, StoredFile,
     VersionNumber, VersionRecord, nearest,
 };
+
+mod policies;
+mod retention;
+
+pub use policies::POLICIES_KEPT;
 
 type Result<T> = std::result::Result<T, RegistryError>;
 
@@ -115,8 +122,13 @@ impl Registry {
             .transpose()?;
         let models = files.store_all(&new.models)?;
         let assets = files.store_all(&new.assets)?;
+        let bundle = new
+            .bundle
+            .as_deref()
+            .map(|file| files.store(file))
+            .transpose()?;
 
-        let _changing = self.changing();
+        let changing = self.changing();
         // The same bundle may have been uploaded twice at once.
         if let Some(existing) = self.with_digest(function, &new.digest)? {
             return Ok(Commit::Existing(existing));
@@ -128,8 +140,9 @@ impl Registry {
             former => FunctionRecord {
                 name: function.clone(),
                 created_unix_ms: now,
-                last_number: former.map_or(0, |record| record.last_number),
-                policy: Policy::default(),
+                last_number: former.as_ref().map_or(0, |record| record.last_number),
+                current: PolicyRecord::none(former.map(|record| record.current.revision)),
+                keep_last: None,
                 deleted: false,
             },
         };
@@ -143,8 +156,12 @@ impl Registry {
             });
         };
         record.last_number = number.get();
-        if record.policy.weights.is_empty() {
-            record.policy = Policy::all_to(number);
+        let author = match plain_author(&new.author) {
+            author if author.is_empty() => UNKNOWN_AUTHOR.to_owned(),
+            author => author,
+        };
+        if record.current.policy.weights.is_empty() {
+            record.current = record.current.first(number, &author, now);
         }
         let version = VersionRecord {
             function: function.clone(),
@@ -152,6 +169,8 @@ impl Registry {
             digest: new.digest,
             bundle_bytes: new.bundle_bytes,
             created_unix_ms: now,
+            author,
+            bundle,
             manifest: new.manifest,
             component,
             compiled,
@@ -162,8 +181,13 @@ impl Registry {
             deviation: new.deviation,
             snapshot: new.snapshot,
         };
-        self.records.write(&record, &[Change::Put(&version)])?;
+        let retired = self.retired(&record, Some(number))?;
+        let mut edits = vec![Edit::PutVersion(&version)];
+        edits.extend(retired.iter().copied().map(Edit::RemoveVersion));
+        self.records.write(&record, &edits)?;
+        drop((changing, storing));
         self.tell(function);
+        self.sweep_retired(function, &retired);
         Ok(Commit::Created(version))
     }
 
@@ -184,7 +208,7 @@ impl Registry {
             let mut version = self.version(function, number)?;
             version.compiled = Some(stored);
             version.snapshot = snapshot;
-            self.records.write(&record, &[Change::Put(&version)])?;
+            self.records.write(&record, &[Edit::PutVersion(&version)])?;
             version
         };
         drop(storing);
@@ -265,7 +289,7 @@ impl Registry {
             let _changing = self.changing();
             let record = self.function(function)?;
             self.version(function, number)?;
-            if let Some(usage) = record.policy.use_of(number) {
+            if let Some(usage) = record.current.policy.use_of(number) {
                 let function = function.clone();
                 return Err(RegistryError::VersionInUse {
                     function,
@@ -273,7 +297,8 @@ impl Registry {
                     usage,
                 });
             }
-            self.records.write(&record, &[Change::Remove(number)])?;
+            self.records
+                .write(&record, &[Edit::RemoveVersion(number)])?;
         }
         self.tell(function);
         self.sweep()?;
@@ -287,36 +312,31 @@ impl Registry {
             let _changing = self.changing();
             let mut record = self.function(function)?;
             record.deleted = true;
-            record.policy = Policy::default();
+            record.current = PolicyRecord::none(Some(record.current.revision));
             let numbers = self.records.numbers(function)?;
-            let changes: Vec<Change<'_>> = numbers.into_iter().map(Change::Remove).collect();
-            self.records.write(&record, &changes)?;
+            let mut edits: Vec<Edit<'_>> = numbers.into_iter().map(Edit::RemoveVersion).collect();
+            for policy in self.records.policies(function) {
+                edits.push(Edit::RemovePolicy(policy?.revision));
+            }
+            self.records.write(&record, &edits)?;
         }
         self.tell(function);
         self.sweep()?;
         Ok(())
     }
 
-    /// Where a function's traffic goes.
-    pub fn policy(&self, function: &FunctionName) -> Result<Policy> {
-        Ok(self.function(function)?.policy)
-    }
-
-    /// Moves a function's traffic: the weights add up to 10,000, and every version exists. Versions
-    /// of weight 0 are dropped. Gives the policy as it is kept.
-    pub fn set_policy(&self, function: &FunctionName, policy: Policy) -> Result<Policy> {
-        let policy = policy.checked()?;
-        let _changing = self.changing();
-        let mut record = self.function(function)?;
-        let known: HashSet<VersionNumber> = self.records.numbers(function)?.into_iter().collect();
-        if let Some(number) = policy.versions().find(|number| !known.contains(number)) {
-            return Err(self.no_version(function, number)?);
+    /// Where the bundle of a version lies, byte for byte as it was uploaded.
+    ///
+    /// # Errors
+    /// [`RegistryError::BundleNotKept`] where it is from before bundles were kept.
+    pub fn bundle(&self, version: &VersionRecord) -> Result<PathBuf> {
+        match &version.bundle {
+            Some(bundle) => self.blob(&bundle.digest),
+            None => Err(RegistryError::BundleNotKept {
+                function: version.function.clone(),
+                number: version.number,
+            }),
         }
-        self.check_room()?;
-        record.policy = policy.clone();
-        self.records.write(&record, &[])?;
-        self.tell(function);
-        Ok(policy)
     }
 
     /// Where a stored file lies. Its digest is checked the first time that this process asks.

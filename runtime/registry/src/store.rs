@@ -7,7 +7,10 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
 use crate::record::{self, SCHEMA};
-use crate::{FunctionName, FunctionRecord, RegistryError, VersionNumber, VersionRecord};
+use crate::{
+    FunctionName, FunctionRecord, PolicyRecord, RegistryError, Revision, VersionNumber,
+    VersionRecord,
+};
 
 type Result<T> = std::result::Result<T, RegistryError>;
 
@@ -25,12 +28,23 @@ pub(crate) struct Records {
     functions: sled::Tree,
     /// Function name, a zero byte, the number in big-endian order → [`VersionRecord`].
     versions: sled::Tree,
+    /// Function name, a zero byte, the revision in big-endian order → [`PolicyRecord`]: the
+    /// policies that others replaced. The one that holds is in the function's record.
+    policies: sled::Tree,
 }
 
-/// One change to the versions of a function.
-pub(crate) enum Change<'a> {
-    Put(&'a VersionRecord),
-    Remove(VersionNumber),
+/// One change to what a function has.
+pub(crate) enum Edit<'a> {
+    PutVersion(&'a VersionRecord),
+    RemoveVersion(VersionNumber),
+    PutPolicy(&'a PolicyRecord),
+    RemovePolicy(Revision),
+}
+
+/// Where an edit goes.
+enum Tree {
+    Versions,
+    Policies,
 }
 
 impl Records {
@@ -38,21 +52,26 @@ impl Records {
     pub(crate) fn open(dir: &Path) -> Result<Records> {
         let of = |e| RegistryError::sled(dir, e);
         let db = open_sled(&dir.join("records")).map_err(of)?;
-        match db.get(SCHEMA_KEY).map_err(of)? {
-            Some(found) => check_schema(dir, &found)?,
-            None => {
-                db.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())
-                    .map_err(of)?;
-                db.flush().map_err(of)?;
-            }
+        let found = db.get(SCHEMA_KEY).map_err(of)?;
+        if let Some(found) = &found {
+            check_schema(dir, found)?;
+        }
+        // An older directory is of this schema from now on: an older Firebox must not misread what
+        // this one writes.
+        let schema = SCHEMA.to_string();
+        if found.is_none_or(|found| found != schema.as_bytes()) {
+            db.insert(SCHEMA_KEY, schema.as_bytes()).map_err(of)?;
+            db.flush().map_err(of)?;
         }
         let functions = db.open_tree("functions").map_err(of)?;
         let versions = db.open_tree("versions").map_err(of)?;
+        let policies = db.open_tree("policies").map_err(of)?;
         Ok(Records {
             dir: dir.to_owned(),
             db,
             functions,
             versions,
+            policies,
         })
     }
 
@@ -112,35 +131,75 @@ impl Records {
         .collect()
     }
 
-    /// Writes a function's record and changes among its versions: all or nothing, and on the disk
-    /// when this returns.
-    pub(crate) fn write(&self, function: &FunctionRecord, changes: &[Change<'_>]) -> Result<()> {
+    /// The policies of a function that others replaced, oldest first.
+    pub(crate) fn policies(
+        &self,
+        function: &FunctionName,
+    ) -> impl DoubleEndedIterator<Item = Result<PolicyRecord>> {
+        let replaced = self.policies.scan_prefix(format!("{function}\0"));
+        replaced.map(|entry| {
+            let (key, bytes) = entry.map_err(self.sled())?;
+            record::decode(&bytes, &what_policy(&key))
+        })
+    }
+
+    /// One of these.
+    pub(crate) fn policy(
+        &self,
+        function: &FunctionName,
+        revision: Revision,
+    ) -> Result<Option<PolicyRecord>> {
+        let key = policy_key(function, revision);
+        let bytes = self.policies.get(&key).map_err(self.sled())?;
+        bytes
+            .map(|bytes| record::decode(&bytes, &what_policy(&key)))
+            .transpose()
+    }
+
+    /// Writes a function's record and what changes with it: all or nothing, and on the disk when
+    /// this returns.
+    pub(crate) fn write(&self, function: &FunctionRecord, edits: &[Edit<'_>]) -> Result<()> {
         let name = &function.name;
         let function_bytes = record::encode(function, &what_function(name.as_str()))?;
-        let encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = changes
+        let encoded: Vec<(Tree, Vec<u8>, Option<Vec<u8>>)> = edits
             .iter()
-            .map(|change| match change {
-                Change::Put(version) => {
+            .map(|edit| match edit {
+                Edit::PutVersion(version) => {
                     let key = version_key(name, version.number);
                     let bytes = record::encode(version, &what_version(&key))?;
-                    Ok((key, Some(bytes)))
+                    Ok((Tree::Versions, key, Some(bytes)))
                 }
-                Change::Remove(number) => Ok((version_key(name, *number), None)),
+                Edit::RemoveVersion(number) => {
+                    Ok((Tree::Versions, version_key(name, *number), None))
+                }
+                Edit::PutPolicy(policy) => {
+                    let key = policy_key(name, policy.revision);
+                    let bytes = record::encode(policy, &what_policy(&key))?;
+                    Ok((Tree::Policies, key, Some(bytes)))
+                }
+                Edit::RemovePolicy(revision) => {
+                    Ok((Tree::Policies, policy_key(name, *revision), None))
+                }
             })
             .collect::<Result<_>>()?;
 
         type Outcome = std::result::Result<(), ConflictableTransactionError<()>>;
-        let write = |(functions, versions): &(TransactionalTree, TransactionalTree)| -> Outcome {
-            for (key, bytes) in &encoded {
+        type Trees = (TransactionalTree, TransactionalTree, TransactionalTree);
+        let write = |(functions, versions, policies): &Trees| -> Outcome {
+            for (tree, key, bytes) in &encoded {
+                let tree = match tree {
+                    Tree::Versions => versions,
+                    Tree::Policies => policies,
+                };
                 match bytes {
-                    Some(bytes) => versions.insert(key.as_slice(), bytes.as_slice())?,
-                    None => versions.remove(key.as_slice())?,
+                    Some(bytes) => tree.insert(key.as_slice(), bytes.as_slice())?,
+                    None => tree.remove(key.as_slice())?,
                 };
             }
             functions.insert(name.as_str(), function_bytes.as_slice())?;
             Ok(())
         };
-        match (&self.functions, &self.versions).transaction(write) {
+        match (&self.functions, &self.versions, &self.policies).transaction(write) {
             Ok(()) => {}
             Err(TransactionError::Storage(error)) => return Err(self.sled()(error)),
             Err(TransactionError::Abort(())) => {
@@ -179,7 +238,7 @@ fn check_schema(dir: &Path, found: &[u8]) -> Result<()> {
     let what = format!("the data directory {}", dir.display());
     let text = String::from_utf8_lossy(found);
     match text.parse::<u32>() {
-        Ok(SCHEMA) => Ok(()),
+        Ok(1..=SCHEMA) => Ok(()),
         Ok(found) => Err(RegistryError::UnknownSchema {
             what,
             found,
@@ -199,12 +258,30 @@ fn version_key(function: &FunctionName, number: VersionNumber) -> Vec<u8> {
     key
 }
 
+fn policy_key(function: &FunctionName, revision: Revision) -> Vec<u8> {
+    let mut key = function.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend(revision.get().to_be_bytes());
+    key
+}
+
 fn number_in(key: &[u8]) -> Option<VersionNumber> {
     VersionNumber::try_from(u32::from_be_bytes(*key.last_chunk()?)).ok()
 }
 
 fn what_function(name: &str) -> String {
     format!("the record of function `{name}`")
+}
+
+fn what_policy(key: &[u8]) -> String {
+    let name = key.split(|b| *b == 0).next().unwrap_or_default();
+    let revision = key
+        .last_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    format!(
+        "the record of policy {revision} of `{}`",
+        String::from_utf8_lossy(name)
+    )
 }
 
 fn what_version(key: &[u8]) -> String {

@@ -85,7 +85,10 @@ fn check(dir: &Path) -> u32 {
     let mut named = BTreeSet::new();
     let mut count = 0;
     for function in registry.functions().unwrap() {
-        assert_eq!(function.policy, Policy::all_to(VersionNumber::FIRST));
+        assert_eq!(
+            function.current.policy,
+            Policy::all_to(VersionNumber::FIRST)
+        );
         for version in registry.versions(&function.name).unwrap() {
             count += 1;
             assert_eq!(version.number.get(), count);
@@ -128,6 +131,8 @@ fn commit_forever(dir: &Path) -> ! {
         let new = NewVersion {
             digest: Digest::of(&next.to_be_bytes()),
             bundle_bytes: 4,
+            author: "the test".to_owned(),
+            bundle: None,
             manifest: Manifest::of_component(name.clone()),
             component: Some(file("component", 60_000)),
             compiled: Some(file("compiled", 200_000)),

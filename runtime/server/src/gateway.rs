@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response as HttpResponse;
 use firebox_engine::{RunError, Signature};
 use firebox_sandbox::{
@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
-use crate::routing::{Routing, Selector, Version};
+use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{ComputeError, Named, Scheduler};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
@@ -75,6 +75,44 @@ pub struct Call {
     recorded: bool,
 }
 
+/// A request that was let in before its version is known.
+pub struct Early {
+    started: Instant,
+    limit: Duration,
+    place: Place,
+}
+
+impl Early {
+    /// Runs `work`, at most as long as the request may take.
+    pub async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let outcome = tokio::time::timeout(self.limit, work).await;
+        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
+    }
+}
+
+/// What came of opening a call.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are calls, which are moved once more"
+)]
+pub enum Opened {
+    /// It can run.
+    Call(Call),
+    /// Its body is needed first.
+    Early(Early),
+}
+
+/// What is known of who asks.
+pub struct Asker<'a> {
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, where it was read early.
+    pub body: Option<&'a [u8]>,
+}
+
 #[derive(Default)]
 struct Clocks {
     queue: Clock,
@@ -106,21 +144,45 @@ impl Gateway {
     }
 
     /// Resolves the version and lets the request in. `timeout` can only shorten
-    /// the deadline of the version's manifest.
+    /// the deadline of the version's manifest. Where the body must be read to say
+    /// which version answers, the request is let in [early](Early), and opened
+    /// again with its body.
     pub fn open(
         &self,
         function: &str,
         selector: &Selector,
+        asker: &Asker<'_>,
         timeout: Option<Duration>,
-    ) -> Result<Call, Failure> {
-        let (started, id) = (Instant::now(), Uuid::now_v7());
-        let version = self.routing.table().resolve(function, selector, id)?;
-        let place = self.admission.enter()?;
+        early: Option<Early>,
+    ) -> Result<Opened, Failure> {
+        let table = self.routing.table();
+        let (name, route) = table.route(function)?;
+        if early.is_none() && route.reads_body(selector) {
+            let versions = route.versions.values();
+            let limit = versions.map(|v| v.record.manifest.limits.deadline).max();
+            let limit = limit.unwrap_or_default();
+            return Ok(Opened::Early(Early {
+                started: Instant::now(),
+                limit: timeout.map_or(limit, |timeout| timeout.min(limit)),
+                place: self.admission.enter()?,
+            }));
+        }
+        let id = Uuid::now_v7();
+        let caller = Caller {
+            id,
+            headers: asker.headers,
+            body: asker.body,
+        };
+        let version = resolve(name, route, selector, &caller)?;
+        let (started, place) = match early {
+            Some(early) => (early.started, early.place),
+            None => (Instant::now(), self.admission.enter()?),
+        };
         let deadline = version.record.manifest.limits.deadline;
         let limit = timeout.map_or(deadline, |timeout| timeout.min(deadline));
         self.metrics.in_flight.increment(1.0);
         let (metrics, clocks) = (self.metrics.clone(), Clocks::default());
-        Ok(Call {
+        Ok(Opened::Call(Call {
             version,
             id,
             started,
@@ -129,7 +191,7 @@ impl Gateway {
             metrics,
             clocks,
             recorded: false,
-        })
+        }))
     }
 
     /// Answers one call: loads the version if need be, waits for an instance, runs.

@@ -21,11 +21,14 @@
 mod admission;
 mod code;
 mod config;
+mod diff;
 mod gateway;
 mod metrics;
+mod openapi;
 mod problem;
 pub mod protocol;
 mod residency;
+mod resolver;
 mod routing;
 mod scheduler;
 mod server;
@@ -34,4 +37,5 @@ mod tests;
 mod upload;
 
 pub use config::Config;
+pub use resolver::Resolver;
 pub use server::{Server, ServerError, serve};

@@ -56,6 +56,14 @@ pub struct Metrics {
     pub uploads_accepted: Counter,
     /// Uploads that were refused or broke off.
     pub uploads_refused: Counter,
+    /// Policies that were set.
+    pub policies_set: Counter,
+    /// Earlier policies that were brought back.
+    pub policies_restored: Counter,
+    /// Changes of policies that came on top of another than their caller had read.
+    pub policies_stale: Counter,
+    /// Changes of policies that were refused for another reason.
+    pub policies_refused: Counter,
     /// Loads of code and weights that failed.
     pub load_failures: Counter,
     /// Models that were read from disk.
@@ -97,6 +105,10 @@ impl Metrics {
             )
         };
         let uploads = |result| counter("firebox_uploads_total", vec![Label::new("result", result)]);
+        let policies = |result| {
+            let labels = vec![Label::new("result", result)];
+            counter("firebox_policy_changes_total", labels)
+        };
         Self {
             handle: recorder.handle(),
             in_flight: gauge("firebox_requests_in_flight", vec![]),
@@ -107,6 +119,10 @@ impl Metrics {
             compute_queue: gauge("firebox_compute_queue_length", vec![]),
             uploads_accepted: uploads("accepted"),
             uploads_refused: uploads("refused"),
+            policies_set: policies("set"),
+            policies_restored: policies("restored"),
+            policies_stale: policies("stale"),
+            policies_refused: policies("refused"),
             load_failures: counter("firebox_load_failures_total", vec![]),
             model_loads: counter("firebox_model_loads_total", vec![]),
             recorder,
@@ -223,6 +239,11 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "Model runs that wait for a thread.",
     ),
     ("firebox_uploads_total", None, "Uploads by result."),
+    (
+        "firebox_policy_changes_total",
+        None,
+        "Changes of traffic policies by result.",
+    ),
     (
         "firebox_load_failures_total",
         None,

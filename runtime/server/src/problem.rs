@@ -8,6 +8,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::protocol::info::PolicyInfo;
 
 /// Why a request has no answer of its own.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +55,9 @@ pub enum Failure {
         /// The most similar label that exists.
         nearest: Option<String>,
     },
+    /// No policy of this revision is kept.
+    #[error("{0}")]
+    UnknownPolicy(String),
     /// No such path.
     #[error("there is nothing at {0}")]
     UnknownPath(String),
@@ -64,6 +70,14 @@ pub enum Failure {
     /// Refused because of the present state.
     #[error("{0}")]
     Conflict(String),
+    /// A policy that was changed since the caller read it.
+    #[error("{detail}")]
+    Stale {
+        /// What was expected and found.
+        detail: String,
+        /// The policy that holds.
+        current: Box<PolicyInfo>,
+    },
     /// A body over its limit.
     #[error("the body is larger than the limit of {limit} bytes")]
     TooLarge {
@@ -202,6 +216,12 @@ impl Failure {
                 },
                 ..row(S::NOT_FOUND, "unknown-label", "No such label", "")
             },
+            Self::UnknownPolicy(_) => row(
+                S::NOT_FOUND,
+                "unknown-policy",
+                "No such policy",
+                "List those that are kept: GET /v1/functions/{function}/policies.",
+            ),
             Self::UnknownPath(_) => row(
                 S::NOT_FOUND,
                 "unknown-path",
@@ -226,6 +246,13 @@ impl Failure {
                 "conflict",
                 "Not in the present state",
                 "Change what the detail names first, then try again.",
+            ),
+            Self::Stale { .. } => row(
+                S::PRECONDITION_FAILED,
+                "stale",
+                "The policy was changed meanwhile",
+                "Look at the policy that holds now (`current`, or `firebox traffic`), and make the change \
+                 on top of it.",
             ),
             Self::TooLarge { .. } => row(
                 S::PAYLOAD_TOO_LARGE,
@@ -332,9 +359,17 @@ impl Failure {
             status: status.as_u16(),
             detail: self.to_string(),
             hint,
+            current: match self {
+                Self::Stale { current, .. } => Some(current),
+                _ => None,
+            },
         };
         let json = HeaderValue::from_static("application/problem+json");
-        let response = (status, [(header::CONTENT_TYPE, json)], Json(problem)).into_response();
+        let etag = problem.current.as_ref().map(|policy| policy.etag());
+        let mut response = (status, [(header::CONTENT_TYPE, json)], Json(problem)).into_response();
+        if let Some(etag) = etag {
+            response.headers_mut().insert(header::ETAG, etag);
+        }
         // Axum's `Json` sets its own media type only where none stands yet.
         with_retry_after(response, retry_after)
     }
@@ -348,10 +383,12 @@ impl Failure {
             ..
         } = self.row();
         let error = match self {
-            Self::UnknownFunction { .. } | Self::UnknownVersion { .. } => format!("{self}. {hint}"),
+            Self::UnknownFunction { .. }
+            | Self::UnknownVersion { .. }
+            | Self::UnknownLabel { .. } => format!("{self}. {hint}"),
             _ => self.to_string(),
         };
-        let response = (status, Json(serde_json::json!({ "error": error }))).into_response();
+        let response = (status, Json(V2Problem { error })).into_response();
         with_retry_after(response, retry_after)
     }
 }
@@ -371,15 +408,36 @@ impl IntoResponse for Failure {
     }
 }
 
-/// RFC 9457, with `hint` as an extension member.
-#[derive(Serialize)]
-struct Problem {
+/// What went wrong (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub struct Problem {
+    /// The same for all errors of a kind.
     #[serde(rename = "type")]
+    #[schema(example = "urn:firebox:problem:unknown-function")]
     kind: String,
+    /// The kind, for people.
+    #[schema(example = "No such function")]
     title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 404)]
     status: u16,
+    /// What was expected, and what was found.
+    #[schema(example = "there is no function `fil-type`")]
     detail: String,
+    /// What to do next.
+    #[schema(example = "Did you mean `file-type`?")]
     hint: String,
+    /// With status 412: the policy that holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<Box<PolicyInfo>>,
+}
+
+/// What went wrong, as the Open Inference Protocol has it.
+#[derive(Serialize, ToSchema)]
+pub struct V2Problem {
+    /// One sentence.
+    #[schema(example = "there is no function `fil-type`")]
+    error: String,
 }
 
 fn list(numbers: &[u32]) -> String {
@@ -408,6 +466,10 @@ mod tests {
     #[test]
     fn each_failure_has_the_status_of_the_contract() {
         let limit = Duration::from_secs(1);
+        let stale = Failure::Stale {
+            detail: text(),
+            current: Box::default(),
+        };
         let unknown = Failure::UnknownFunction {
             name: text(),
             nearest: None,
@@ -418,6 +480,7 @@ mod tests {
             (Failure::WrongTensor(text()), 400),
             (unknown, 404),
             (Failure::Conflict(text()), 409),
+            (stale, 412),
             (Failure::TooLarge { limit: 1 }, 413),
             (
                 Failure::Refused {

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::HeaderMap;
-use firebox_registry::{Label, VersionNumber};
+use firebox_registry::{Change, Label, VersionNumber};
+use serde::de::DeserializeOwned;
 
-use crate::gateway::Call;
+use crate::gateway::{Asker, Call, Opened};
 use crate::problem::Failure;
 use crate::routing::Selector;
 use crate::server::App;
@@ -14,22 +16,46 @@ use crate::server::App;
 pub mod arrays;
 pub mod body;
 pub mod control;
+pub mod info;
 pub mod invoke;
+pub mod traffic;
 pub mod v2;
+pub mod versions;
 
-/// Begins the call that a request makes, before its body is read.
-fn open(
+/// Begins the call that a request makes. Its body is read after that, but for functions whose
+/// callers are told apart by it; it is given back whole either way.
+async fn open(
     app: &App,
     function: &str,
     path: Result<Selector, Failure>,
     headers: &HeaderMap,
-) -> Result<Call, Failure> {
-    let selector = selector(path?, headers)?;
-    app.gateway.open(function, &selector, timeout(headers)?)
+    body: Body,
+) -> Result<(Call, Body), Failure> {
+    let (selector, timeout) = (selector(path?, headers)?, timeout(headers)?);
+    let open =
+        |asker: &Asker<'_>, early| app.gateway.open(function, &selector, asker, timeout, early);
+    let asker = Asker {
+        headers,
+        body: None,
+    };
+    let early = match open(&asker, None)? {
+        Opened::Call(call) => return Ok((call, body)),
+        Opened::Early(early) => early,
+    };
+    let read = early.within(body::read(headers, body, app.config.max_body));
+    let bytes = read.await?;
+    let asker = Asker {
+        headers,
+        body: Some(&bytes),
+    };
+    match open(&asker, Some(early))? {
+        Opened::Call(call) => Ok((call, Body::from(bytes))),
+        Opened::Early(_) => Err(Failure::Internal("the body was read already".into())),
+    }
 }
 
 /// The version that a request asks for: what its path says, else its headers.
-fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
+pub fn selector(path: Selector, headers: &HeaderMap) -> Result<Selector, Failure> {
     if path != Selector::Split {
         return Ok(path);
     }
@@ -82,6 +108,25 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>,
         .map_err(|_| Failure::BadRequest(format!("header {name} is not ASCII text")))
 }
 
+/// Who makes a change, in `X-Firebox-Author`; empty where nobody is named.
+pub fn author(headers: &HeaderMap) -> Result<String, Failure> {
+    prose(headers, "x-firebox-author")
+}
+
+/// Who makes a change and why: `X-Firebox-Author` and `X-Firebox-Reason`.
+pub fn change(headers: &HeaderMap) -> Result<Change, Failure> {
+    let reason = prose(headers, "x-firebox-reason")?;
+    Ok(Change::new(author(headers)?, reason))
+}
+
+/// A header that people wrote: UTF-8, where others are ASCII.
+fn prose(headers: &HeaderMap, name: &str) -> Result<String, Failure> {
+    let value = headers.get(name).map_or(&[][..], |value| value.as_bytes());
+    let text = std::str::from_utf8(value);
+    text.map(str::to_owned)
+        .map_err(|_| Failure::BadRequest(format!("header {name} is not UTF-8 text")))
+}
+
 fn bad_request(error: impl std::fmt::Display) -> Failure {
     Failure::BadRequest(error.to_string())
 }
@@ -94,6 +139,17 @@ pub fn utf8(body: &[u8]) -> Result<&str, Failure> {
             error.valid_up_to()
         ))
     })
+}
+
+/// Reads a JSON object; `form` shows what one looks like. serde would read a list as an object
+/// too, member by member, which is no way to say where traffic goes.
+pub fn object<T: DeserializeOwned>(body: &[u8], form: &str) -> Result<T, Failure> {
+    let text = utf8(body)?;
+    let wrong = |why: &dyn std::fmt::Display| Failure::BadBody(format!("expected {form}: {why}"));
+    if !text.trim_start().starts_with('{') {
+        return Err(wrong(&"this is no JSON object"));
+    }
+    serde_json::from_str(text).map_err(|error| wrong(&error))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ use crate::routing::Version;
 use crate::scheduler::panic_text;
 
 /// How warm a version is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Warmth {
     /// On disk only.

@@ -5,19 +5,23 @@
 //! route keeps the versions that it had, with everything that is loaded for them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    FunctionName, Label, Policy, Registry, RegistryError, StoredFile, VersionNumber, VersionRecord,
-    nearest,
+    FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey, StoredFile,
+    Target, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
+
+mod key;
 
 /// A version's machine code.
 #[derive(Clone, Copy, Debug)]
@@ -108,37 +112,44 @@ pub fn takes_raw(signature: &Signature) -> bool {
 pub struct Route {
     /// By number.
     pub versions: BTreeMap<VersionNumber, Arc<Version>>,
-    /// Weights and labels.
-    pub policy: Policy,
-    /// Versions with a weight, each with the sum of the weights up to it.
-    split: Vec<(u32, Arc<Version>)>,
+    /// Who gets its traffic.
+    pub current: PolicyRecord,
+    /// How many of the newest versions are kept.
+    pub keep_last: Option<NonZeroU32>,
+    /// The slices of 0..10,000: where each ends, and whose it is.
+    split: Vec<(u16, Arc<Version>)>,
 }
 
 impl Route {
-    /// Lays the weights out from 0 to 10,000, in the order of the versions.
-    pub fn new(versions: BTreeMap<VersionNumber, Arc<Version>>, policy: Policy) -> Self {
-        let mut upto = 0;
-        let mut split = Vec::new();
-        for (number, weight) in &policy.weights {
-            if let Some(version) = versions.get(number)
-                && weight.get() > 0
-            {
-                upto += u32::from(weight.get());
-                split.push((upto, version.clone()));
-            }
-        }
+    /// Lays the split out for lookups.
+    pub fn new(
+        versions: BTreeMap<VersionNumber, Arc<Version>>,
+        current: PolicyRecord,
+        keep_last: Option<NonZeroU32>,
+    ) -> Self {
+        let slices = current.split.slices().iter();
+        let split = slices.filter_map(|(end, number)| Some((*end, versions.get(number)?.clone())));
         Self {
+            split: split.collect(),
             versions,
-            policy,
-            split,
+            current,
+            keep_last,
         }
     }
 
-    fn pick(&self, point: u32) -> Option<&Arc<Version>> {
-        self.split
-            .iter()
-            .find(|(upto, _)| point < *upto)
-            .map(|(_, version)| version)
+    /// Weights, labels and the rest of the policy.
+    pub fn policy(&self) -> &Policy {
+        &self.current.policy
+    }
+
+    /// Whether the body must be there to say which version answers.
+    pub fn reads_body(&self, selector: &Selector) -> bool {
+        *selector == Selector::Split && matches!(self.policy().sticky, StickyKey::Body(_))
+    }
+
+    fn pick(&self, point: u16) -> Option<&Arc<Version>> {
+        let slice = self.split.partition_point(|(end, _)| *end <= point);
+        self.split.get(slice).map(|(_, version)| version)
     }
 }
 
@@ -152,6 +163,17 @@ pub enum Selector {
     Pin(VersionNumber),
     /// The one that this label names.
     Label(Label),
+}
+
+/// Who makes a request, as far as it matters for which version answers.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// The prediction id: what chance goes by.
+    pub id: Uuid,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, where [`Route::reads_body`] says that it is needed.
+    pub body: Option<&'a [u8]>,
 }
 
 /// All functions at one moment.
@@ -175,45 +197,21 @@ impl RoutingTable {
         })
     }
 
-    /// The version that answers: pin, then label, then split by `id`.
+    /// The version of a function that answers: see [`resolve`].
     pub fn resolve(
         &self,
         name: &str,
         selector: &Selector,
-        id: Uuid,
+        caller: &Caller<'_>,
     ) -> Result<Arc<Version>, Failure> {
         let (name, route) = self.route(name)?;
-        let version = match selector {
-            Selector::Pin(number) => route
-                .versions
-                .get(number)
-                .ok_or_else(|| unknown_version(name, route, *number)),
-            Selector::Label(label) => {
-                let named = route.policy.labels.get(label);
-                let version = named.and_then(|number| route.versions.get(number));
-                version.ok_or_else(|| Failure::UnknownLabel {
-                    function: name.to_string(),
-                    label: label.to_string(),
-                    nearest: nearest(
-                        label.as_str(),
-                        route.policy.labels.keys().map(Label::as_str),
-                    )
-                    .map(str::to_owned),
-                })
-            }
-            Selector::Split => route.pick(point(id)).ok_or_else(|| {
-                Failure::Conflict(format!(
-                    "no version of `{name}` takes traffic; give weights to some: \
-                     PUT /v1/functions/{name}/traffic"
-                ))
-            }),
-        };
-        version.cloned()
+        resolve(name, route, selector, caller)
     }
 
     /// One version of a function.
     pub fn version(&self, name: &str, number: VersionNumber) -> Result<Arc<Version>, Failure> {
-        self.resolve(name, &Selector::Pin(number), Uuid::nil())
+        let (name, route) = self.route(name)?;
+        pinned(name, route, number).cloned()
     }
 
     /// All versions of all functions.
@@ -222,6 +220,63 @@ impl RoutingTable {
             .values()
             .flat_map(|route| route.versions.values())
     }
+}
+
+/// The version that answers: pin, then label, then split by the caller's key, or by chance where it
+/// has none and the policy no default.
+pub fn resolve(
+    name: &FunctionName,
+    route: &Route,
+    selector: &Selector,
+    caller: &Caller<'_>,
+) -> Result<Arc<Version>, Failure> {
+    let version = match selector {
+        Selector::Pin(number) => pinned(name, route, *number)?,
+        Selector::Label(label) => labelled(name, route, label)?,
+        Selector::Split => return split(name, route, caller),
+    };
+    Ok(version.clone())
+}
+
+fn pinned<'a>(
+    name: &FunctionName,
+    route: &'a Route,
+    number: VersionNumber,
+) -> Result<&'a Arc<Version>, Failure> {
+    let version = route.versions.get(&number);
+    version.ok_or_else(|| unknown_version(name, route, number))
+}
+
+fn labelled<'a>(
+    name: &FunctionName,
+    route: &'a Route,
+    label: &Label,
+) -> Result<&'a Arc<Version>, Failure> {
+    let labels = &route.policy().labels;
+    let version = labels
+        .get(label)
+        .and_then(|number| route.versions.get(number));
+    version.ok_or_else(|| Failure::UnknownLabel {
+        function: name.to_string(),
+        label: label.to_string(),
+        nearest: nearest(label.as_str(), labels.keys().map(Label::as_str)).map(str::to_owned),
+    })
+}
+
+fn split(name: &FunctionName, route: &Route, caller: &Caller<'_>) -> Result<Arc<Version>, Failure> {
+    let policy = route.policy();
+    let point = match (key::find(&policy.sticky, caller), &policy.default) {
+        (Some(key), _) => key::point(name.as_str(), &key),
+        (None, Some(Target::Version(number))) => return pinned(name, route, *number).cloned(),
+        (None, Some(Target::Label(label))) => return labelled(name, route, label).cloned(),
+        (None, None) => point(caller.id),
+    };
+    route.pick(point).cloned().ok_or_else(|| {
+        Failure::Conflict(format!(
+            "no version of `{name}` takes traffic; give weights to some: \
+             PUT /v1/functions/{name}/traffic"
+        ))
+    })
 }
 
 fn unknown_version(name: &FunctionName, route: &Route, number: VersionNumber) -> Failure {
@@ -240,14 +295,14 @@ fn unknown_version(name: &FunctionName, route: &Route, number: VersionNumber) ->
 
 /// A point in 0..10,000 that is uniform over prediction ids, whose own bits are
 /// not: most of a UUIDv7 is a clock.
-fn point(id: Uuid) -> u32 {
+fn point(id: Uuid) -> u16 {
     let (high, low) = id.as_u64_pair();
     let mut hash = high ^ low.rotate_left(32);
     // The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^= hash >> 31;
-    ((u128::from(hash) * 10_000) >> 64) as u32
+    ((u128::from(hash) * 10_000) >> 64) as u16
 }
 
 /// The current table, and its upkeep.
@@ -307,8 +362,8 @@ fn read(
     function: &FunctionName,
     kept: Option<&Route>,
 ) -> Result<Option<Route>, RegistryError> {
-    let policy = match registry.policy(function) {
-        Ok(policy) => policy,
+    let record = match registry.function(function) {
+        Ok(record) => record,
         Err(RegistryError::FunctionNotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -321,127 +376,8 @@ fn read(
         };
         versions.insert(number, version);
     }
-    Ok(Some(Route::new(versions, policy)))
+    Ok(Some(Route::new(versions, record.current, record.keep_last)))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn number(number: u32) -> VersionNumber {
-        VersionNumber::try_from(number).unwrap()
-    }
-
-    fn version(function: &FunctionName, n: u32) -> Arc<Version> {
-        let file = StoredFile {
-            digest: firebox_registry::Digest::of(&n.to_le_bytes()),
-            bytes: 4,
-        };
-        Arc::new(Version::new(VersionRecord {
-            function: function.clone(),
-            number: number(n),
-            digest: file.digest,
-            bundle_bytes: 4,
-            created_unix_ms: 0,
-            manifest: firebox_registry::Manifest::of_model(function.clone(), "m.onnx"),
-            component: None,
-            compiled: None,
-            models: BTreeMap::from([("model".into(), file)]),
-            assets: BTreeMap::new(),
-            signature: serde_json::json!({"inputs": [], "outputs": []}),
-            reference_latency_us: None,
-            deviation: serde_json::Value::Null,
-            snapshot: false,
-        }))
-    }
-
-    fn table(weights: &[(u32, u16)]) -> RoutingTable {
-        let name: FunctionName = "file-type".parse().unwrap();
-        let versions = weights
-            .iter()
-            .map(|(n, _)| (number(*n), version(&name, *n)))
-            .collect();
-        let policy = Policy {
-            weights: weights
-                .iter()
-                .map(|(n, w)| (number(*n), (*w).try_into().unwrap()))
-                .collect(),
-            labels: BTreeMap::from([("stable".parse().unwrap(), number(weights[0].0))]),
-        };
-        let route = Arc::new(Route::new(versions, policy));
-        RoutingTable {
-            functions: HashMap::from([(name, route)]),
-        }
-    }
-
-    #[test]
-    fn the_split_follows_the_weights() {
-        let table = table(&[(1, 9_000), (2, 990), (3, 10)]);
-        let mut counts = [0f64; 4];
-        let total = 200_000;
-        for _ in 0..total {
-            let version = table
-                .resolve("file-type", &Selector::Split, Uuid::now_v7())
-                .unwrap();
-            counts[version.record.number.get() as usize] += 1.0;
-        }
-        for (n, share) in [(1, 0.9), (2, 0.099), (3, 0.001)] {
-            let expected = share * f64::from(total);
-            // Five standard deviations of a binomial: fails once in millions of runs.
-            let slack = 5.0 * (expected * (1.0 - share)).sqrt();
-            assert!(
-                (counts[n] - expected).abs() < slack,
-                "version {n}: {} of {total}",
-                counts[n]
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_point_has_a_version_and_each_has_its_weight(cut in 1u16..10_000) {
-            let table = table(&[(1, cut), (2, 10_000 - cut)]);
-            let (_, route) = table.route("file-type").unwrap();
-            let first = (0..10_000)
-                .filter(|point| route.pick(*point).unwrap().record.number == number(1))
-                .count();
-            prop_assert_eq!(first, usize::from(cut));
-        }
-    }
-
-    #[test]
-    fn pins_and_labels_go_around_the_split() {
-        let table = table(&[(1, 0), (2, 10_000)]);
-        let resolve = |selector| table.resolve("file-type", &selector, Uuid::now_v7());
-        assert_eq!(
-            resolve(Selector::Pin(number(1))).unwrap().record.number,
-            number(1)
-        );
-        let stable = Selector::Label("stable".parse().unwrap());
-        assert_eq!(resolve(stable).unwrap().record.number, number(1));
-        assert_eq!(resolve(Selector::Split).unwrap().record.number, number(2));
-    }
-
-    #[test]
-    fn what_is_unknown_is_told_with_what_is_near() {
-        let table = table(&[(1, 10_000)]);
-        let refused =
-            |name, selector: &Selector| table.resolve(name, selector, Uuid::nil()).err().unwrap();
-        let failure = refused("fil-type", &Selector::Split);
-        assert!(
-            matches!(failure, Failure::UnknownFunction { nearest: Some(n), .. } if n == "file-type")
-        );
-        let failure = refused("../etc", &Selector::Split);
-        assert!(matches!(
-            failure,
-            Failure::UnknownFunction { nearest: None, .. }
-        ));
-        let failure = refused("file-type", &Selector::Pin(number(7)));
-        assert!(matches!(failure, Failure::UnknownVersion { known, .. } if known == [1]));
-        let label = Selector::Label("stabel".parse().unwrap());
-        let failure = refused("file-type", &label);
-        assert!(matches!(failure, Failure::UnknownLabel { nearest: Some(n), .. } if n == "stable"));
-    }
-}
+mod tests;

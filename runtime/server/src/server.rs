@@ -6,24 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::response::Response;
-use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use axum::{Extension, Router};
 use firebox_registry::{Registry, RegistryError};
 use firebox_sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
+use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, v2};
+use crate::protocol::{control, invoke, traffic, v2, versions};
 use crate::residency::Residency;
 use crate::routing::Routing;
 use crate::scheduler::{Scheduler, panic_text};
@@ -130,51 +133,43 @@ impl App {
     }
 }
 
-/// All paths.
+/// All paths, each with its description for `/openapi.json`.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/v1/functions", get(control::functions))
-        .route(
-            "/v1/functions/{f}",
-            get(control::function).delete(control::delete_function),
-        )
-        .route(
-            "/v1/functions/{f}/versions",
-            get(control::versions).post(control::upload),
-        )
-        .route(
-            "/v1/functions/{f}/versions/{n}",
-            get(control::version).delete(control::delete_version),
-        )
-        .route(
-            "/v1/functions/{f}/traffic",
-            get(control::traffic).put(control::set_traffic),
-        )
-        .route("/v1/functions/{f}/invoke", post(invoke::split))
-        .route(
-            "/v1/functions/{f}/versions/{n}/invoke",
-            post(invoke::version),
-        )
-        .route(
-            "/v1/functions/{f}/labels/{l}/invoke",
-            post(invoke::labelled),
-        )
-        .route("/v1/devices", get(control::devices))
-        .route("/metrics", get(control::metrics))
-        .route("/v2", get(v2::server))
-        .route("/v2/health/live", get(v2::live))
-        .route("/v2/health/ready", get(v2::ready))
-        .route("/v2/models/{f}", get(v2::model))
-        .route("/v2/models/{f}/versions/{n}", get(v2::model_version))
-        .route("/v2/models/{f}/ready", get(v2::model_ready))
-        .route(
-            "/v2/models/{f}/versions/{n}/ready",
-            get(v2::model_version_ready),
-        )
-        .route("/v2/models/{f}/infer", post(v2::infer))
-        .route("/v2/models/{f}/versions/{n}/infer", post(v2::infer_version))
+    let (router, document) = OpenApiRouter::with_openapi(openapi::Head::openapi())
+        .routes(routes!(control::functions))
+        .routes(routes!(control::function, control::delete_function))
+        .routes(routes!(versions::versions, versions::upload))
+        .routes(routes!(versions::version, versions::delete_version))
+        .routes(routes!(versions::bundle))
+        .routes(routes!(versions::diff))
+        .routes(routes!(versions::set_retention))
+        .routes(routes!(traffic::traffic, traffic::set_traffic))
+        .routes(routes!(traffic::policies))
+        .routes(routes!(traffic::policy))
+        .routes(routes!(traffic::rollback))
+        .routes(routes!(invoke::split))
+        .routes(routes!(invoke::version))
+        .routes(routes!(invoke::labelled))
+        .routes(routes!(control::devices))
+        .routes(routes!(control::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(v2::server))
+        .routes(routes!(v2::live))
+        .routes(routes!(v2::ready))
+        .routes(routes!(v2::model))
+        .routes(routes!(v2::model_version))
+        .routes(routes!(v2::model_label))
+        .routes(routes!(v2::model_ready))
+        .routes(routes!(v2::model_version_ready))
+        .routes(routes!(v2::model_label_ready))
+        .routes(routes!(v2::infer))
+        .routes(routes!(v2::infer_version))
+        .routes(routes!(v2::infer_label))
+        .split_for_parts();
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(Extension(Arc::new(document)))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(app)
 }

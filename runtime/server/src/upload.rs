@@ -24,7 +24,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::code;
 use crate::problem::Failure;
-use crate::protocol::body;
+use crate::protocol::{author, body};
 use crate::residency::{Code, Loaded, Place, Warm};
 use crate::server::App;
 
@@ -52,7 +52,8 @@ pub async fn receive(
     let _turn = turn
         .map_err(|_| Failure::Busy("other uploads are being checked".into()))?
         .map_err(|_| Failure::ShuttingDown)?;
-    let unpacked = unpack(app, function, &folder, file).await?;
+    let author = author(headers)?;
+    let unpacked = unpack(app, function, &folder, file.clone()).await?;
     if let Some(existing) = existing(app, function, unpacked.digest) {
         return Ok(existing);
     }
@@ -64,6 +65,7 @@ pub async fn receive(
     }
     let sample = unpacked.sample.clone();
     let mut new = NewVersion::from(unpacked);
+    (new.author, new.bundle) = (author, Some(file));
     let (warm, signature) = validate(app, &folder, &mut new).await?;
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
@@ -119,9 +121,7 @@ async fn unpack(
         let files = folder.path().join("files");
         std::fs::create_dir(&files)?;
         let reader = std::io::BufReader::new(std::fs::File::open(&file)?);
-        let unpacked = bundle::unpack(reader, &limits, &files, &function)?;
-        std::fs::remove_file(&file)?;
-        Ok(unpacked)
+        Ok(bundle::unpack(reader, &limits, &files, &function)?)
     })
     .await
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde::Deserialize;
 
 use crate::api::{Traffic, VersionInfo};
 use crate::build;
-use crate::client::Client;
+use crate::client::{Change, Client};
 use crate::compile;
 use crate::demo::child::Server;
 use crate::deploy;
@@ -223,9 +224,12 @@ pub async fn split(client: &Client, samples: &Path) -> Result {
         weights: BTreeMap::from([(1, 9000), (2, 1000)]),
         ..Traffic::default()
     };
-    client
-        .put(&["v1", "functions", FUNCTION, "traffic"], &policy)
-        .await?;
+    let path = ["v1", "functions", FUNCTION, "traffic"];
+    let change = Change {
+        reason: "try version 2".into(),
+        ..Change::default()
+    };
+    client.change(Method::PUT, &path, &policy, &change).await?;
     let mut versions = String::new();
     for _ in 0..CALLS {
         let (answer, _) = ask(client, &samples.join(SAMPLE.0), SAMPLE.1).await?;

@@ -67,9 +67,11 @@ mod tests {
         let taken = take(LARGE);
         assert_eq!((taken.as_ptr(), taken.len()), (place, LARGE));
         // It is not there twice, and a much smaller one doesn't take it.
-        assert_ne!(take(LARGE).as_ptr(), place);
+        let other = take(LARGE);
+        assert_ne!(other.as_ptr(), place);
         give(taken);
-        assert_ne!(take(8).as_ptr(), place);
+        let small = take(8);
+        assert_ne!(small.as_ptr(), place);
         drop(scope);
         assert_eq!(SPARE.with_borrow(Vec::len), 0);
     }

@@ -1,7 +1,9 @@
 //! What the registry promises, on real directories.
 
+use std::num::NonZeroU32;
+
 use super::*;
-use crate::{BasisPoints, Label, Manifest};
+use crate::{BasisPoints, Change, Label, Manifest, Policy, Revision};
 
 fn name() -> FunctionName {
     "net".parse().unwrap()
@@ -15,8 +17,12 @@ fn weights(shares: &[(u32, u16)]) -> Policy {
     let share = |(v, points): &(u32, u16)| (number(*v), BasisPoints::try_from(*points).unwrap());
     Policy {
         weights: shares.iter().map(share).collect(),
-        labels: BTreeMap::new(),
+        ..Policy::default()
     }
+}
+
+fn set(registry: &Registry, policy: Policy) -> Result<PolicyRecord> {
+    registry.set_policy(&name(), policy, Change::new("ann", "a test"), None)
 }
 
 fn opened() -> (tempfile::TempDir, Registry) {
@@ -33,6 +39,8 @@ fn version(registry: &Registry, content: &str) -> NewVersion {
     NewVersion {
         digest: Digest::of(content.as_bytes()),
         bundle_bytes: content.len() as u64,
+        author: "ann".to_owned(),
+        bundle: None,
         manifest: Manifest::of_model(name(), "models/model.onnx"),
         component: None,
         compiled: None,
@@ -78,7 +86,10 @@ fn the_first_version_takes_all_traffic_and_the_next_none() {
     let (_dir, registry) = opened();
     commit(&registry, "one");
     commit(&registry, "two");
-    assert_eq!(registry.policy(&name()).unwrap(), Policy::all_to(number(1)));
+    assert_eq!(
+        registry.policy(&name()).unwrap().policy,
+        Policy::all_to(number(1))
+    );
 }
 
 #[test]
@@ -145,7 +156,10 @@ fn numbers_are_never_given_twice() {
     drop(registry);
     let registry = Registry::open(dir.path()).unwrap();
     assert_eq!(commit(&registry, "one").number, number(4));
-    assert_eq!(registry.policy(&name()).unwrap(), Policy::all_to(number(4)));
+    assert_eq!(
+        registry.policy(&name()).unwrap().policy,
+        Policy::all_to(number(4))
+    );
 }
 
 #[test]
@@ -157,7 +171,7 @@ fn a_version_in_use_is_not_deleted_and_the_error_says_by_what() {
     policy
         .labels
         .insert("next".parse::<Label>().unwrap(), number(2));
-    registry.set_policy(&name(), policy).unwrap();
+    set(&registry, policy).unwrap();
     for (version, usage) in [(1, "takes 100% of the traffic"), (2, "is labelled next")] {
         let error = registry
             .delete_version(&name(), number(version))
@@ -190,20 +204,17 @@ fn a_policy_names_versions_that_exist_and_keeps_no_empty_share() {
     let (dir, registry) = opened();
     commit(&registry, "one");
     commit(&registry, "two");
-    let error = registry
-        .set_policy(&name(), weights(&[(1, 9000)]))
-        .unwrap_err();
+    let error = set(&registry, weights(&[(1, 9000)])).unwrap_err();
     assert!(matches!(error, RegistryError::Policy(_)), "{error}");
-    let error = registry
-        .set_policy(&name(), weights(&[(1, 9000), (7, 1000)]))
-        .unwrap_err();
+    let error = set(&registry, weights(&[(1, 9000), (7, 1000)])).unwrap_err();
     assert_eq!(error.to_string(), "`net` has no version 7; it has 2, 1");
-    registry
-        .set_policy(&name(), weights(&[(1, 0), (2, 10_000)]))
-        .unwrap();
+    set(&registry, weights(&[(1, 0), (2, 10_000)])).unwrap();
     drop(registry);
     let registry = Registry::open(dir.path()).unwrap();
-    assert_eq!(registry.policy(&name()).unwrap(), Policy::all_to(number(2)));
+    assert_eq!(
+        registry.policy(&name()).unwrap().policy,
+        Policy::all_to(number(2))
+    );
 }
 
 #[test]
@@ -318,13 +329,276 @@ fn every_change_is_told() {
     let mut changes = registry.changes();
     commit(&registry, "one");
     commit(&registry, "two");
-    registry
-        .set_policy(&name(), weights(&[(2, 10_000)]))
-        .unwrap();
+    set(&registry, weights(&[(2, 10_000)])).unwrap();
     registry.delete_version(&name(), number(1)).unwrap();
     registry.delete_function(&name()).unwrap();
     for _ in 0..5 {
         assert_eq!(changes.try_recv(), Ok(name()));
     }
     assert!(changes.try_recv().is_err());
+}
+
+#[test]
+fn each_change_of_a_policy_has_a_revision_an_author_and_a_reason() {
+    let (dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    let first = registry.policy(&name()).unwrap();
+    assert_eq!(
+        (first.revision, first.author.as_str()),
+        (Revision::FIRST, "ann")
+    );
+    let changed = set(&registry, weights(&[(1, 9000), (2, 1000)])).unwrap();
+    assert_eq!(
+        (changed.revision.get(), changed.reason.as_str()),
+        (2, "a test")
+    );
+    let same = set(&registry, weights(&[(1, 9000), (2, 1000), (3, 0)])).unwrap();
+    assert_eq!(same, changed, "what says the same is no change");
+    drop(registry);
+    let registry = Registry::open(dir.path()).unwrap();
+    assert_eq!(registry.policies(&name()).unwrap(), [changed, first]);
+}
+
+#[test]
+fn a_change_of_what_was_read_before_another_change_is_refused_with_the_present() {
+    let (_dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    let read = registry.policy(&name()).unwrap().revision;
+    let change = |shares: &[(u32, u16)]| {
+        registry.set_policy(&name(), weights(shares), Change::new("bob", ""), Some(read))
+    };
+    let now = change(&[(1, 5000), (2, 5000)]).unwrap();
+    let error = change(&[(2, 10_000)]).unwrap_err();
+    let RegistryError::StalePolicy {
+        expected, current, ..
+    } = error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((expected, *current), (read, now));
+}
+
+#[test]
+fn changes_at_once_that_read_the_same_policy_let_one_through() {
+    let (_dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    let read = registry.policy(&name()).unwrap().revision;
+    let outcomes: Vec<bool> = std::thread::scope(|scope| {
+        let change = |at: u16| {
+            let registry = &registry;
+            scope.spawn(move || {
+                let policy = weights(&[(1, 10_000 - at), (2, at)]);
+                registry
+                    .set_policy(&name(), policy, Change::default(), Some(read))
+                    .is_ok()
+            })
+        };
+        let threads: Vec<_> = (1..9).map(change).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert_eq!(outcomes.iter().filter(|ok| **ok).count(), 1);
+    assert_eq!(registry.policy(&name()).unwrap().revision.get(), 2);
+}
+
+#[test]
+fn a_policy_that_is_brought_back_gives_every_caller_the_version_it_had() {
+    let (_dir, registry) = opened();
+    for content in ["one", "two", "three"] {
+        commit(&registry, content);
+    }
+    set(&registry, weights(&[(1, 8000), (2, 1000), (3, 1000)])).unwrap();
+    let good = set(&registry, weights(&[(1, 7000), (2, 2000), (3, 1000)])).unwrap();
+    set(&registry, weights(&[(3, 10_000)])).unwrap();
+    let restore = |revision: Option<u64>| {
+        let revision = revision.map(Revision::from);
+        registry.restore_policy(&name(), revision, Change::new("ann", "bad answers"), None)
+    };
+    let back = restore(None).unwrap();
+    assert_eq!((&back.policy, &back.split), (&good.policy, &good.split));
+    assert_eq!(
+        (back.revision.get(), back.restored),
+        (5, Some(good.revision))
+    );
+    assert_eq!(restore(Some(1)).unwrap().policy, Policy::all_to(number(1)));
+    let error = restore(Some(77)).unwrap_err().to_string();
+    assert_eq!(error, "`net` keeps no policy 77; it keeps 1 to 6");
+}
+
+#[test]
+fn a_policy_whose_versions_are_gone_is_not_brought_back() {
+    let (_dir, registry) = opened();
+    commit(&registry, "one");
+    let restore = || registry.restore_policy(&name(), None, Change::default(), None);
+    let error = restore().unwrap_err();
+    assert!(
+        matches!(error, RegistryError::NoEarlierPolicy { .. }),
+        "{error}"
+    );
+    commit(&registry, "two");
+    set(&registry, weights(&[(2, 10_000)])).unwrap();
+    registry.delete_version(&name(), number(1)).unwrap();
+    let error = restore().unwrap_err().to_string();
+    assert_eq!(error, "policy 1 of `net` names deleted versions: 1");
+    assert_eq!(registry.policy(&name()).unwrap().revision.get(), 2);
+}
+
+#[test]
+fn the_history_is_bounded() {
+    let (_dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    for at in 1..=POLICIES_KEPT as u16 + 5 {
+        set(&registry, weights(&[(1, 10_000 - at), (2, at)])).unwrap();
+    }
+    let kept: Vec<u64> = registry
+        .policies(&name())
+        .unwrap()
+        .iter()
+        .map(|p| p.revision.get())
+        .collect();
+    assert_eq!(kept, (7..=106).rev().collect::<Vec<_>>());
+    let policy = registry.policy_at(&name(), Revision::from(7)).unwrap();
+    assert_eq!(policy.policy.share(number(2)).get(), 6);
+    assert!(registry.policy_at(&name(), Revision::from(6)).is_err());
+}
+
+#[test]
+fn revisions_go_on_where_a_deleted_function_stopped() {
+    let (_dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    set(&registry, weights(&[(2, 10_000)])).unwrap();
+    registry.delete_function(&name()).unwrap();
+    commit(&registry, "three");
+    let policies = registry.policies(&name()).unwrap();
+    let revisions: Vec<u64> = policies
+        .iter()
+        .map(|policy| policy.revision.get())
+        .collect();
+    assert_eq!(revisions, [3]);
+}
+
+#[test]
+fn policies_are_in_order_whatever_the_clock_says() {
+    let (dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    drop(registry);
+    // As if the clock had been ahead by centuries when the first policy was set.
+    let db = crate::store::open_sled(&dir.path().join("records")).unwrap();
+    let functions = db.open_tree("functions").unwrap();
+    let bytes = functions.get("net").unwrap().unwrap();
+    let mut record: FunctionRecord = crate::record::decode(&bytes, "net").unwrap();
+    record.current.created_unix_ms = u64::MAX;
+    functions
+        .insert("net", crate::record::encode(&record, "net").unwrap())
+        .unwrap();
+    drop((functions, db));
+    let registry = Registry::open(dir.path()).unwrap();
+    let next = set(&registry, weights(&[(2, 10_000)])).unwrap();
+    assert_eq!(next.revision.get(), 2);
+    let policies = registry.policies(&name()).unwrap();
+    assert_eq!(
+        (policies[0].revision.get(), policies[1].revision.get()),
+        (2, 1)
+    );
+    let back = registry
+        .restore_policy(&name(), None, Change::default(), None)
+        .unwrap();
+    assert_eq!(back.policy, Policy::all_to(number(1)));
+}
+
+#[test]
+fn a_directory_of_the_first_schema_is_read_and_then_of_this() {
+    let (dir, registry) = opened();
+    commit(&registry, "one");
+    commit(&registry, "two");
+    drop(registry);
+    let db = crate::store::open_sled(&dir.path().join("records")).unwrap();
+    db.insert("schema", "1").unwrap();
+    let functions = db.open_tree("functions").unwrap();
+    let old = br#"{"schema": 1, "record": {"name": "net", "created_unix_ms": 7, "last_number": 2,
+        "policy": {"weights": {"1": 9000, "2": 1000}, "labels": {"stable": 1}}}}"#;
+    functions.insert("net", &old[..]).unwrap();
+    let versions = db.open_tree("versions").unwrap();
+    for entry in versions.iter() {
+        let (key, bytes) = entry.unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        json["schema"] = 1.into();
+        let record = json["record"].as_object_mut().unwrap();
+        assert!(record.remove("author").is_some() && record.remove("bundle").is_some());
+        versions.insert(key, json.to_string().as_bytes()).unwrap();
+    }
+    drop((functions, versions, db));
+    let registry = Registry::open(dir.path()).unwrap();
+    let first = registry.version(&name(), number(1)).unwrap();
+    assert_eq!(first.author, UNKNOWN_AUTHOR);
+    let error = registry.bundle(&first).unwrap_err();
+    assert!(
+        matches!(error, RegistryError::BundleNotKept { .. }),
+        "{error}"
+    );
+    let old = registry.policy(&name()).unwrap();
+    assert_eq!(old.policy.share(number(2)).get(), 1000);
+    set(&registry, weights(&[(2, 10_000)])).unwrap();
+    let back = registry
+        .restore_policy(&name(), None, Change::default(), None)
+        .unwrap();
+    assert_eq!(back.policy, old.policy);
+    drop(registry);
+    let db = crate::store::open_sled(&dir.path().join("records")).unwrap();
+    assert_eq!(
+        db.get("schema").unwrap().unwrap(),
+        crate::record::SCHEMA.to_string().as_bytes()
+    );
+}
+
+#[test]
+fn retention_deletes_the_oldest_that_nothing_names() {
+    let (dir, registry) = opened();
+    for content in ["one", "two", "three", "four", "five"] {
+        commit(&registry, content);
+    }
+    let mut policy = weights(&[(5, 10_000)]);
+    policy.labels.insert("old".parse().unwrap(), number(2));
+    set(&registry, policy).unwrap();
+    let deleted = registry.set_retention(&name(), NonZeroU32::new(2)).unwrap();
+    // 1 takes the traffic after a rollback, 2 has a label, 4 and 5 are the newest.
+    assert_eq!(deleted, [number(3)]);
+    assert_eq!(blob_files(dir.path()), 4);
+    set(&registry, weights(&[(5, 10_000)])).unwrap();
+    commit(&registry, "six");
+    let left: Vec<u32> = registry
+        .version_numbers(&name())
+        .unwrap()
+        .iter()
+        .map(|n| n.get())
+        .collect();
+    assert_eq!(left, [2, 5, 6], "the policy before still names 2");
+    assert!(registry.set_retention(&name(), None).unwrap().is_empty());
+    commit(&registry, "seven");
+    assert_eq!(registry.version_numbers(&name()).unwrap().len(), 4);
+}
+
+#[test]
+fn a_version_is_deleted_or_takes_traffic_and_never_both() {
+    let (_dir, registry) = opened();
+    commit(&registry, "one");
+    for round in 0..20 {
+        let new = commit(&registry, &format!("round {round}")).number;
+        let (deleted, shared) = std::thread::scope(|scope| {
+            let deleting = scope.spawn(|| registry.delete_version(&name(), new));
+            let sharing = scope.spawn(|| set(&registry, weights(&[(1, 5000), (new.get(), 5000)])));
+            (deleting.join().unwrap(), sharing.join().unwrap())
+        });
+        assert_ne!(deleted.is_ok(), shared.is_ok(), "{deleted:?}, {shared:?}");
+        assert_eq!(registry.version(&name(), new).is_ok(), shared.is_ok());
+        set(&registry, weights(&[(1, 10_000)])).unwrap();
+    }
 }

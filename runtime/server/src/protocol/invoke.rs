@@ -15,14 +15,35 @@ use serde_json::value::RawValue;
 
 use super::{arrays, body, header, label, open, pin, utf8};
 use crate::gateway::{Answer, Call, Question};
-use crate::problem::Failure;
+use crate::problem::{Failure, Problem};
 use crate::routing::Selector;
 use crate::scheduler::Named;
 use crate::server::App;
 
 type Pairs = Vec<(String, String)>;
 
-/// `/v1/functions/{f}/invoke`
+/// Call a function; its policy says which version answers
+#[utoipa::path(
+    post, path = "/v1/functions/{f}/invoke", tag = "invoke", operation_id = "invoke",
+    params(
+        ("f" = String, Path, description = "The function"),
+        ("X-Firebox-Version" = Option<u32>, Header, description = "The version that shall answer"),
+        ("X-Firebox-Label" = Option<String>, Header, description = "The label of the version that shall answer"),
+        ("X-Firebox-Key" = Option<String>, Header, description = "The caller: one key gets one version"),
+        ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream",
+        description = "What the function takes: any body, or JSON arrays by input name"),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+            description = "What the function answers: any body, or JSON arrays by output name",
+            headers(
+                ("X-Firebox-Version" = u32, description = "The version that answered"),
+                ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
+            )),
+        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+    ),
+)]
 pub async fn split(
     State(app): State<Arc<App>>,
     Path(function): Path<String>,
@@ -41,7 +62,26 @@ pub async fn split(
     .await
 }
 
-/// `/v1/functions/{f}/versions/{n}/invoke`
+/// Call a version
+#[utoipa::path(
+    post, path = "/v1/functions/{f}/versions/{n}/invoke", tag = "invoke", operation_id = "invoke_version",
+    params(
+        ("f" = String, Path, description = "The function"),
+        ("n" = u32, Path, description = "The version"),
+        ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream",
+        description = "What the function takes: any body, or JSON arrays by input name"),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+            description = "What the function answers: any body, or JSON arrays by output name",
+            headers(
+                ("X-Firebox-Version" = u32, description = "The version that answered"),
+                ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
+            )),
+        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+    ),
+)]
 pub async fn version(
     State(app): State<Arc<App>>,
     Path((function, version)): Path<(String, String)>,
@@ -52,7 +92,26 @@ pub async fn version(
     invoke(&app, &function, pin(&version), query.0, &headers, body).await
 }
 
-/// `/v1/functions/{f}/labels/{l}/invoke`
+/// Call the version that a label names
+#[utoipa::path(
+    post, path = "/v1/functions/{f}/labels/{l}/invoke", tag = "invoke", operation_id = "invoke_label",
+    params(
+        ("f" = String, Path, description = "The function"),
+        ("l" = String, Path, description = "The label"),
+        ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream",
+        description = "What the function takes: any body, or JSON arrays by input name"),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+            description = "What the function answers: any body, or JSON arrays by output name",
+            headers(
+                ("X-Firebox-Version" = u32, description = "The version that answered"),
+                ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
+            )),
+        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+    ),
+)]
 pub async fn labelled(
     State(app): State<Arc<App>>,
     Path((function, name)): Path<(String, String)>,
@@ -71,8 +130,8 @@ async fn invoke(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let call = match open(app, function, path, headers) {
-        Ok(call) => call,
+    let (call, body) = match open(app, function, path, headers, body).await {
+        Ok(opened) => opened,
         Err(failure) => return failure.into_problem(),
     };
     let answer = call.within(async {

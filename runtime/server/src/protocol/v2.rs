@@ -1,6 +1,7 @@
 //! The Open Inference Protocol, version 2, over REST with JSON bodies
 //! (<https://github.com/open-inference/open-inference-protocol>): functions are
-//! its models. The binary tensor extension is not served.
+//! its models. Where the protocol has a version, a label is taken too: they are never numbers.
+//! The binary tensor extension is not served.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,29 +15,52 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_engine::{Dim, TensorSpec};
 use firebox_sandbox::Parameter;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{arrays, body, open, pin, utf8};
+use super::{arrays, body, label, open, pin, selector, utf8};
 use crate::gateway::{Answer, Call, Question};
-use crate::problem::Failure;
-use crate::routing::{Selector, Version};
+use crate::problem::{Failure, V2Problem};
+use crate::routing::{Caller, Selector, Version};
 use crate::server::App;
 
-/// `GET /v2`
+/// The server
+#[utoipa::path(
+    get, path = "/v2", tag = "v2",
+    responses(
+        (status = 200, body = ServerMetadata, description = "Name, version and extensions"),
+    ),
+)]
 pub async fn server() -> Response {
-    let version = env!("CARGO_PKG_VERSION");
-    Json(json!({"name": "firebox", "version": version, "extensions": []})).into_response()
+    Json(ServerMetadata {
+        name: "firebox",
+        version: env!("CARGO_PKG_VERSION"),
+        extensions: [],
+    })
+    .into_response()
 }
 
-/// `GET /v2/health/live`: the process answers.
+/// Whether the process answers
+#[utoipa::path(
+    get, path = "/v2/health/live", tag = "v2",
+    responses(
+        (status = 200, body = Live, description = "It does"),
+    ),
+)]
 pub async fn live() -> Response {
-    Json(json!({"live": true})).into_response()
+    Json(Live { live: true }).into_response()
 }
 
-/// `GET /v2/health/ready`: requests are welcome.
+/// Whether requests are welcome
+#[utoipa::path(
+    get, path = "/v2/health/ready", tag = "v2",
+    responses(
+        (status = 200, body = Ready, description = "They are"),
+        (status = 503, body = Ready, description = "The server is stopping"),
+    ),
+)]
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let ready = !app.draining.load(Relaxed);
     let status = if ready {
@@ -44,37 +68,129 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(json!({"ready": ready}))).into_response()
+    (status, Json(Ready { ready })).into_response()
 }
 
-/// `GET /v2/models/{f}`
-pub async fn model(State(app): State<Arc<App>>, Path(function): Path<String>) -> Response {
-    metadata(&app, &function, Ok(Selector::Split))
+/// What a function takes and gives
+#[utoipa::path(
+    get, path = "/v2/models/{f}", tag = "v2",
+    params(("f" = String, Path, description = "The function")),
+    responses(
+        (status = 200, body = ModelMetadata, description = "Its versions and tensors"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
+pub async fn model(
+    State(app): State<Arc<App>>,
+    Path(function): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    metadata(&app, &function, Ok(Selector::Split), &headers)
 }
 
-/// `GET /v2/models/{f}/versions/{n}`
+/// What a version takes and gives
+#[utoipa::path(
+    get, path = "/v2/models/{f}/versions/{n}", tag = "v2",
+    params(("f" = String, Path, description = "The function"), ("n" = String, Path, description = "The version, or a label")),
+    responses(
+        (status = 200, body = ModelMetadata, description = "Its versions and tensors"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
 pub async fn model_version(
     State(app): State<Arc<App>>,
     Path((function, version)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Response {
-    metadata(&app, &function, pin(&version))
+    metadata(&app, &function, version_or_label(&version), &headers)
 }
 
-/// `GET /v2/models/{f}/ready`: its version can be served; a cold one too, as it
-/// loads when it is called.
-pub async fn model_ready(State(app): State<Arc<App>>, Path(function): Path<String>) -> Response {
-    readiness(&app, &function, Ok(Selector::Split))
+/// What the version that a label names takes and gives
+#[utoipa::path(
+    get, path = "/v2/models/{f}/labels/{l}", tag = "v2",
+    params(("f" = String, Path, description = "The function"), ("l" = String, Path, description = "The label")),
+    responses(
+        (status = 200, body = ModelMetadata, description = "Its versions and tensors"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
+pub async fn model_label(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    metadata(&app, &function, label(&name), &headers)
 }
 
-/// `GET /v2/models/{f}/versions/{n}/ready`
+/// Whether a function can be called
+///
+/// A cold one too, as it loads when it is called.
+#[utoipa::path(
+    get, path = "/v2/models/{f}/ready", tag = "v2",
+    params(("f" = String, Path, description = "The function")),
+    responses(
+        (status = 200, body = ModelReady, description = "It can"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
+pub async fn model_ready(
+    State(app): State<Arc<App>>,
+    Path(function): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    readiness(&app, &function, Ok(Selector::Split), &headers)
+}
+
+/// Whether a version can be called
+#[utoipa::path(
+    get, path = "/v2/models/{f}/versions/{n}/ready", tag = "v2",
+    params(("f" = String, Path, description = "The function"), ("n" = String, Path, description = "The version, or a label")),
+    responses(
+        (status = 200, body = ModelReady, description = "It can"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
 pub async fn model_version_ready(
     State(app): State<Arc<App>>,
     Path((function, version)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Response {
-    readiness(&app, &function, pin(&version))
+    readiness(&app, &function, version_or_label(&version), &headers)
 }
 
-/// `POST /v2/models/{f}/infer`
+/// Whether the version that a label names can be called
+#[utoipa::path(
+    get, path = "/v2/models/{f}/labels/{l}/ready", tag = "v2",
+    params(("f" = String, Path, description = "The function"), ("l" = String, Path, description = "The label")),
+    responses(
+        (status = 200, body = ModelReady, description = "It can"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
+pub async fn model_label_ready(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    readiness(&app, &function, label(&name), &headers)
+}
+
+/// Call a function; its policy says which version answers
+#[utoipa::path(
+    post, path = "/v2/models/{f}/infer", tag = "v2",
+    params(
+        ("f" = String, Path, description = "The function"),
+        ("X-Firebox-Version" = Option<u32>, Header, description = "The version that shall answer"),
+        ("X-Firebox-Label" = Option<String>, Header, description = "The label of the version that shall answer"),
+        ("X-Firebox-Key" = Option<String>, Header, description = "The caller: one key gets one version"),
+        ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+    ),
+    request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
+    responses(
+        (status = 200, body = Object, description = "`model_name`, `model_version` and `outputs`"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
 pub async fn infer(
     State(app): State<Arc<App>>,
     Path(function): Path<String>,
@@ -84,21 +200,86 @@ pub async fn infer(
     run(&app, &function, Ok(Selector::Split), &headers, body).await
 }
 
-/// `POST /v2/models/{f}/versions/{n}/infer`
+/// Call a version
+#[utoipa::path(
+    post, path = "/v2/models/{f}/versions/{n}/infer", tag = "v2",
+    params(
+        ("f" = String, Path, description = "The function"),
+        ("n" = String, Path, description = "The version, or a label"),
+        ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+    ),
+    request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
+    responses(
+        (status = 200, body = Object, description = "`model_name`, `model_version` and `outputs`"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
 pub async fn infer_version(
     State(app): State<Arc<App>>,
     Path((function, version)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    run(&app, &function, pin(&version), &headers, body).await
+    run(&app, &function, version_or_label(&version), &headers, body).await
 }
 
-fn metadata(app: &App, function: &str, path: Result<Selector, Failure>) -> Response {
+/// Call the version that a label names
+#[utoipa::path(
+    post, path = "/v2/models/{f}/labels/{l}/infer", tag = "v2",
+    params(
+        ("f" = String, Path, description = "The function"),
+        ("l" = String, Path, description = "The label"),
+        ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+    ),
+    request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
+    responses(
+        (status = 200, body = Object, description = "`model_name`, `model_version` and `outputs`"),
+        (status = "default", body = V2Problem, description = "What went wrong"),
+    ),
+)]
+pub async fn infer_label(
+    State(app): State<Arc<App>>,
+    Path((function, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    run(&app, &function, label(&name), &headers, body).await
+}
+
+/// What the protocol calls a version: clients that can name nothing else can name a label.
+fn version_or_label(text: &str) -> Result<Selector, Failure> {
+    match text.bytes().next() {
+        Some(first) if first.is_ascii_lowercase() => label(text),
+        _ => pin(text),
+    }
+}
+
+/// The version that a request without a body would get.
+fn resolve(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Result<Arc<Version>, Failure> {
+    let caller = Caller {
+        id: Uuid::now_v7(),
+        headers,
+        body: None,
+    };
+    let selector = selector(path?, headers)?;
+    app.routing.table().resolve(function, &selector, &caller)
+}
+
+fn metadata(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Response {
     let table = app.routing.table();
     let found = || {
         let (_, route) = table.route(function)?;
-        Ok((route, table.resolve(function, &path?, Uuid::now_v7())?))
+        Ok((route, resolve(app, function, path, headers)?))
     };
     let (route, version) = match found() {
         Ok(found) => found,
@@ -110,18 +291,17 @@ fn metadata(app: &App, function: &str, path: Result<Selector, Failure>) -> Respo
     } else {
         "firebox_wasm"
     };
-    let specs = |specs: &[TensorSpec]| specs.iter().map(spec).collect::<Vec<_>>();
-    Json(json!({
-        "name": function,
-        "versions": versions,
-        "platform": platform,
-        "inputs": specs(&version.signature.inputs),
-        "outputs": specs(&version.signature.outputs),
-    }))
+    Json(ModelMetadata {
+        name: function,
+        versions,
+        platform,
+        inputs: version.signature.inputs.iter().map(spec).collect(),
+        outputs: version.signature.outputs.iter().map(spec).collect(),
+    })
     .into_response()
 }
 
-fn spec(spec: &TensorSpec) -> serde_json::Value {
+fn spec(spec: &TensorSpec) -> TensorMetadata<'_> {
     let size = |dim: &Dim| match dim {
         Dim::Fixed(size) => i64::try_from(*size).unwrap_or(-1),
         Dim::Named(_) | Dim::Any => -1,
@@ -130,13 +310,25 @@ fn spec(spec: &TensorSpec) -> serde_json::Value {
         .shape
         .as_ref()
         .map_or(vec![-1], |dims| dims.iter().map(size).collect());
-    json!({"name": spec.name, "datatype": arrays::datatype(spec.dtype), "shape": shape})
+    TensorMetadata {
+        name: &spec.name,
+        datatype: arrays::datatype(spec.dtype),
+        shape,
+    }
 }
 
-fn readiness(app: &App, function: &str, path: Result<Selector, Failure>) -> Response {
-    let found = path.and_then(|path| app.routing.table().resolve(function, &path, Uuid::now_v7()));
-    match found {
-        Ok(_) => Json(json!({"name": function, "ready": true})).into_response(),
+fn readiness(
+    app: &App,
+    function: &str,
+    path: Result<Selector, Failure>,
+    headers: &HeaderMap,
+) -> Response {
+    match resolve(app, function, path, headers) {
+        Ok(_) => Json(ModelReady {
+            name: function,
+            ready: true,
+        })
+        .into_response(),
         Err(failure) => failure.into_v2(),
     }
 }
@@ -148,8 +340,8 @@ async fn run(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let call = match open(app, function, path, headers) {
-        Ok(call) => call,
+    let (call, body) = match open(app, function, path, headers, body).await {
+        Ok(opened) => opened,
         Err(failure) => return failure.into_v2(),
     };
     let answer = call.within(async {
@@ -169,6 +361,64 @@ async fn run(
     });
     let response = answer.await.unwrap_or_else(Failure::into_v2);
     call.close(response)
+}
+
+/// The server.
+#[derive(Serialize, ToSchema)]
+pub struct ServerMetadata {
+    #[schema(example = "firebox")]
+    name: &'static str,
+    version: &'static str,
+    #[schema(value_type = Vec<String>)]
+    extensions: [&'static str; 0],
+}
+
+/// Whether the process answers.
+#[derive(Serialize, ToSchema)]
+pub struct Live {
+    live: bool,
+}
+
+/// Whether requests are welcome.
+#[derive(Serialize, ToSchema)]
+pub struct Ready {
+    ready: bool,
+}
+
+/// Whether a function or version can be called.
+#[derive(Serialize, ToSchema)]
+pub struct ModelReady<'a> {
+    name: &'a str,
+    ready: bool,
+}
+
+/// What a version takes and gives.
+#[derive(Serialize, ToSchema)]
+pub struct ModelMetadata<'a> {
+    /// The function.
+    #[schema(example = "file-type")]
+    name: &'a str,
+    /// The numbers of its versions.
+    #[schema(example = json!(["1", "2"]))]
+    versions: Vec<String>,
+    /// `firebox_onnx` or `firebox_wasm`.
+    platform: &'static str,
+    /// What it takes.
+    inputs: Vec<TensorMetadata<'a>>,
+    /// What it gives.
+    outputs: Vec<TensorMetadata<'a>>,
+}
+
+/// One input or output.
+#[derive(Serialize, ToSchema)]
+pub struct TensorMetadata<'a> {
+    name: &'a str,
+    /// As the protocol calls it.
+    #[schema(example = "FP32")]
+    datatype: &'static str,
+    /// -1 where a dimension is open.
+    #[schema(example = json!([-1, 2048]))]
+    shape: Vec<i64>,
 }
 
 #[derive(Deserialize)]
