@@ -161,6 +161,45 @@ mod tests {
         }
     }
 
+    /// Runs of ten minutes, judged every second over the last minute, in which two versions with
+    /// the same share of errors end with a false alarm.
+    fn false_alarms(runs: u64, rate: f64, margin: f64) -> usize {
+        let (canary_calls, stable_calls) = (20, 80);
+        let run = |seed: u64| {
+            let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut errors = |calls: usize| {
+                let failed = (0..calls).filter(|_| {
+                    // Xorshift (Marsaglia, 2003).
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    ((state >> 11) as f64) < rate * (1u64 << 53) as f64
+                });
+                failed.count() as u64
+            };
+            let (mut canary, mut stable) = (Vec::new(), Vec::new());
+            (0..600).any(|second| {
+                canary.push(errors(canary_calls));
+                stable.push(errors(stable_calls));
+                let from = canary.len().saturating_sub(60);
+                let seconds = (canary.len() - from) as u64;
+                let sum = |errors: &[u64], calls: usize| {
+                    count(errors[from..].iter().sum(), seconds * calls as u64)
+                };
+                let sides = (sum(&canary, canary_calls), sum(&stable, stable_calls));
+                second >= 5 && two_proportions(sides.0, sides.1, 1.0, margin) < ALPHA
+            })
+        };
+        (0..runs).filter(|seed| run(*seed)).count()
+    }
+
+    #[test]
+    fn ten_minutes_of_judging_equal_versions_raise_few_false_alarms_and_none_with_a_margin() {
+        let (without, with) = (false_alarms(100, 0.02, 0.0), false_alarms(100, 0.02, 0.01));
+        println!("of 100 runs: {without} without a margin, {with} with one of a point");
+        assert!(without <= 15 && with == 0, "{without} {with}");
+    }
+
     proptest! {
         #[test]
         fn tails_add_up_to_the_slow_sum(hits in 0u64..60, more in 0u64..60, share in 0.001f64..0.999) {
