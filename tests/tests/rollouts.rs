@@ -575,8 +575,17 @@ async fn a_function_that_is_deleted_takes_its_rollout_along() {
 }
 
 #[tokio::test]
-async fn a_policy_set_by_hand_ends_the_rollout() {
+async fn traffic_moved_by_hand_ends_the_rollout_and_a_label_does_not() {
     let server = server_with_models(2).await;
+    start(&server, json!({"to": 2, "steps": "10%:1h,100%"})).await;
+    let labelled = json!({"weights": {"1": 9000, "2": 1000}, "labels": {"gold": 1}});
+    server.put(TRAFFIC, &labelled).await.expect(200);
+    assert_eq!(status(&server).await["state"], "running");
+    act(&server, "abort").await.expect(200);
+    let policy = server.get(TRAFFIC).await.expect(200).json();
+    assert_eq!(policy["weights"], json!({"1": 10000}));
+    assert_eq!(policy["labels"], json!({"gold": 1}), "the label stays");
+
     start(&server, json!({"to": 2, "steps": "10%:1h,100%"})).await;
     let mine = json!({"weights": {"1": 4000, "2": 6000}});
     server.put(TRAFFIC, &mine).await.expect(200);

@@ -136,7 +136,8 @@ impl Registry {
     }
 
     /// Writes the next policy, and the present one among those that were replaced. A rollout that is
-    /// under way ends: who sets a policy by hand has the last word. The caller holds the lock.
+    /// under way ends where this moves traffic: who does so by hand has the last word. The caller
+    /// holds the lock.
     fn replace(
         &self,
         mut record: FunctionRecord,
@@ -146,12 +147,16 @@ impl Registry {
         change: Change,
     ) -> Result<PolicyRecord> {
         self.check_room()?;
-        let ended = self.end_rollout(&record, &policy, &change)?;
+        let rollout = self.rollout_beside(&record, &policy, &change)?;
         let Some(replaced) = record.succeed(policy, split, restored, change) else {
             return Ok(record.current);
         };
         let mut edits = replaced.edits();
-        edits.extend(ended.as_ref().map(Edit::PutRollout));
+        if let Some(rollout) = &rollout {
+            let goes_on = rollout.state.is_active();
+            record.current.rollout = goes_on.then_some(rollout.number);
+            edits.push(Edit::PutRollout(rollout));
+        }
         self.records.write(&record, &edits)?;
         self.tell(&record.name);
         Ok(record.current)

@@ -188,7 +188,10 @@ impl Registry {
                     revision,
                     ..
                 } = rollout.before.clone();
-                (policy, split, Some(revision))
+                // Labels and the rest may have been changed by hand since.
+                let kept = self.records.policy(&record.name, revision)?;
+                let same = kept.is_some_and(|kept| kept.policy == policy);
+                (policy, split, same.then_some(revision))
             }
             None => (current.policy.clone(), current.split.clone(), None),
         };
@@ -206,8 +209,9 @@ impl Registry {
         Ok(())
     }
 
-    /// The rollout that a policy set by hand ends, ended.
-    pub(super) fn end_rollout(
+    /// What becomes of the rollout under way where somebody sets a policy by hand: it ends where
+    /// that moves traffic; else it goes on, and what was changed stays where it moves on or back.
+    pub(super) fn rollout_beside(
         &self,
         record: &FunctionRecord,
         policy: &Policy,
@@ -216,18 +220,26 @@ impl Registry {
         if record.current.policy == *policy {
             return Ok(None);
         }
-        let mut ended = self.active_rollout(&record.name)?;
-        if let Some(rollout) = &mut ended {
-            let Change { author, reason } = change.clone().tidied();
-            let why = match reason.is_empty() {
-                true => String::new(),
-                false => format!(": {reason}"),
+        let Some(mut rollout) = self.active_rollout(&record.name)? else {
+            return Ok(None);
+        };
+        if record.current.policy.weights == policy.weights {
+            let weights = std::mem::take(&mut rollout.before.policy.weights);
+            rollout.before.policy = Policy {
+                weights,
+                ..policy.clone()
             };
-            let reason = format!("the traffic policy was changed by hand{why}");
-            let change = Change { author, reason };
-            rollout.finish(RolloutState::Aborted, &change, serde_json::Value::Null);
+            return Ok(Some(rollout));
         }
-        Ok(ended)
+        let Change { author, reason } = change.clone().tidied();
+        let why = match reason.is_empty() {
+            true => String::new(),
+            false => format!(": {reason}"),
+        };
+        let reason = format!("the traffic was moved by hand{why}");
+        let change = Change { author, reason };
+        rollout.finish(RolloutState::Aborted, &change, serde_json::Value::Null);
+        Ok(Some(rollout))
     }
 
     /// How the rollout that is under way holds on to a version, for people.

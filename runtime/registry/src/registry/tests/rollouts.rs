@@ -132,9 +132,38 @@ fn a_policy_set_by_hand_ends_the_rollout() {
     assert_eq!(rollout.state, RolloutState::Aborted);
     let end = rollout.end.unwrap();
     assert_eq!(end.author, "ann");
-    assert!(end.reason.contains("by hand: a test"), "{}", end.reason);
+    assert!(
+        end.reason.contains("moved by hand: a test"),
+        "{}",
+        end.reason
+    );
     let policy = registry.policy(&name()).unwrap().policy;
     assert_eq!(policy, weights(&[(1, 7000), (2, 3000)]));
+}
+
+#[test]
+fn a_label_set_by_hand_leaves_the_rollout_alone_and_stays() {
+    let (_dir, registry) = opened();
+    commit_all(&registry, &["one", "two"]);
+    start(&registry, 2).unwrap();
+    let labels = BTreeMap::from([("gold".parse::<Label>().unwrap(), number(1))]);
+    let labelled = Policy {
+        labels: labels.clone(),
+        ..weights(&[(1, 9500), (2, 500)])
+    };
+    set(&registry, labelled).unwrap();
+    let rollout = registry.rollout(&name()).unwrap().unwrap();
+    assert_eq!(rollout.state, RolloutState::Running);
+    moved(&registry, RolloutMove::Step(1)).unwrap();
+    let policy = registry.policy(&name()).unwrap().policy;
+    assert_eq!(
+        (policy.share(number(2)).get(), &policy.labels),
+        (5000, &labels)
+    );
+    moved(&registry, RolloutMove::RollBack).unwrap();
+    let after = registry.policy(&name()).unwrap();
+    assert_eq!(after.policy.weights, Policy::all_to(number(1)).weights);
+    assert_eq!((after.policy.labels, after.restored), (labels, None));
 }
 
 #[test]
