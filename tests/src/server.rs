@@ -26,6 +26,7 @@ pub struct Server {
     url: String,
     data: Arc<TempDir>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     started_in: Duration,
 }
 
@@ -37,13 +38,25 @@ impl Server {
 
     /// The same with further arguments to `firebox serve`.
     pub async fn start_with(arguments: &[&str]) -> Server {
-        let data = Arc::new(TempDir::new().expect("a temporary folder can be made"));
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        Server::start_on(data, arguments).await
+        Server::start_in(&[], arguments).await
     }
 
-    async fn start_on(data: Arc<TempDir>, arguments: Vec<String>) -> Server {
+    /// The same with further variables in its environment.
+    pub async fn start_in(environment: &[(&str, &str)], arguments: &[&str]) -> Server {
+        let data = Arc::new(TempDir::new().expect("a temporary folder can be made"));
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let environment = environment.iter();
+        let environment = environment.map(|(name, value)| (name.to_string(), value.to_string()));
+        Server::start_on(data, arguments, environment.collect()).await
+    }
+
+    async fn start_on(
+        data: Arc<TempDir>,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Server {
         let mut command = binary::command();
+        command.envs(environment.iter().cloned());
         command.arg("serve").arg("--data").arg(data.path());
         // The kernel picks a free port, and the server says which.
         command.args(["--listen", "127.0.0.1:0"]).args(&arguments);
@@ -60,6 +73,7 @@ impl Server {
             url,
             data,
             arguments,
+            environment,
             started_in,
         };
         server.wait_until_ready(began).await;
@@ -182,6 +196,7 @@ impl Server {
         Stopped {
             data: self.data.clone(),
             arguments: self.arguments.clone(),
+            environment: self.environment.clone(),
         }
     }
 
@@ -226,12 +241,13 @@ impl Drop for Server {
 pub struct Stopped {
     data: Arc<TempDir>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Stopped {
     /// Starts the next server on the same data folder, with the same settings.
     pub async fn again(self) -> Server {
-        Server::start_on(self.data, self.arguments).await
+        Server::start_on(self.data, self.arguments, self.environment).await
     }
 
     /// The folder given as `--data`.

@@ -72,6 +72,8 @@ fn help_tells_every_command_and_each_has_its_own() {
         "label",
         "rollback",
         "download",
+        "rollout",
+        "shadow",
         "devices",
         "demo",
     ];
@@ -366,4 +368,105 @@ async fn versions_are_listed_compared_downloaded_and_retired() {
     assert!(kept.contains("deleted: 2"), "{kept}");
     let kept = firebox(&server, here, &["versions", "adder", "--keep-all"]);
     assert!(kept.contains("all versions are kept"), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_begun_watched_and_ended() {
+    let server = Server::start().await;
+    for amount in [1.0, 2.0] {
+        server
+            .deploy("adder", &Bundle::of_model(onnx::add(amount)))
+            .await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let rollout = |arguments: &[&str]| {
+        let all = [&["rollout"], arguments].concat();
+        firebox(&server, here, &all)
+    };
+    let steps = ["--to", "2", "--steps", "10%:1h,50%:1h,100%"];
+    let begun = rollout(&[&["start", "adder"], steps.as_slice()].concat());
+    for part in [
+        "rollout 1 from version 1 to 2",
+        "1 of 3: 10%",
+        "p95<=1.2*stable",
+    ] {
+        assert!(begun.contains(part), "{part} is not in:\n{begun}");
+    }
+    let second = [&["rollout", "start", "adder"], steps.as_slice()].concat();
+    let said = failed(&server, here, REFUSED, &second);
+    assert!(
+        said.contains("rollout 1") && said.contains("abort"),
+        "{said}"
+    );
+
+    assert!(rollout(&["pause", "adder"]).contains("paused"));
+    assert!(rollout(&["resume", "adder"]).contains("running"));
+    assert!(rollout(&["promote", "adder"]).contains("2 of 3: 50%"));
+    let status: Value = serde_json::from_str(&rollout(&["status", "adder", "--json"])).unwrap();
+    assert_eq!(
+        (&status["state"], &status["share_bp"]),
+        (&json!("running"), &json!(5000))
+    );
+    let aborted = rollout(&["abort", "adder", "--reason", "looks odd"]);
+    assert!(
+        aborted.contains("aborted") && aborted.contains("looks odd"),
+        "{aborted}"
+    );
+    let watched = failed(
+        &server,
+        here,
+        LOCAL_FAILURE,
+        &["rollout", "status", "adder", "--watch"],
+    );
+    assert!(watched.contains("looks odd"), "{watched}");
+
+    let quick = [
+        "--to",
+        "2",
+        "--steps",
+        "50%,100%",
+        "--guard",
+        "p99<=60s",
+        "--min-sample",
+        "5",
+    ];
+    rollout(&[&["start", "adder"], quick.as_slice()].concat());
+    for _ in 0..40 {
+        server.invoke("adder", r#"{"x": [1]}"#).await.expect(200);
+    }
+    let watched = rollout(&["status", "adder", "--watch"]);
+    assert!(
+        watched.contains("succeeded, version 2 at 100%"),
+        "{watched}"
+    );
+    let history = rollout(&["history", "adder"]);
+    assert!(
+        history.contains("succeeded") && history.contains("aborted"),
+        "{history}"
+    );
+    let policies = firebox(&server, here, &["traffic", "adder", "--history"]);
+    assert!(policies.contains("rollout 2"), "{policies}");
+    let shadow = firebox(&server, here, &["shadow", "adder"]);
+    assert!(shadow.contains("no version gets copies"), "{shadow}");
+}
+
+#[test]
+fn a_guard_that_can_not_be_read_is_pointed_at_before_anything_is_sent() {
+    for (arguments, part) in [
+        (
+            ["--guard", "p95<=1.2*stabel"],
+            "character 10: expected `stable`",
+        ),
+        (
+            ["--steps", "5%:10m"],
+            "character 7: expected `,` and a last step of 100%",
+        ),
+    ] {
+        let start = ["rollout", "start", "adder", "--to", "2"];
+        let output = binary::run(start.iter().chain(&arguments));
+        assert_eq!(output.status.code(), Some(2));
+        let (_, err) = texts(&output);
+        assert!(err.contains(part), "{err}");
+    }
 }

@@ -133,6 +133,7 @@ async fn every_path_answers_as_it_is_described() {
     let f = "/v1/functions/adder";
     let m = "/v2/models/adder";
     let traffic = format!("{f}/traffic");
+    let rollout = format!("{f}/rollout");
     for (method, path, body, status) in [
         ("get", "/v1/functions".to_owned(), None, 200),
         ("get", f.to_owned(), None, 200),
@@ -167,6 +168,45 @@ async fn every_path_answers_as_it_is_described() {
             200,
         ),
         ("post", format!("{f}/rollback"), Some(json!({"to": 1})), 400),
+        ("get", rollout.clone(), None, 404),
+        (
+            "post",
+            rollout.clone(),
+            Some(json!({"to": 2, "steps": "10%:1h,100%"})),
+            201,
+        ),
+        ("post", rollout.clone(), Some(json!({"to": 3})), 409),
+        (
+            "post",
+            rollout.clone(),
+            Some(json!({"to": 3, "guards": ["p95"]})),
+            400,
+        ),
+        ("get", rollout.clone(), None, 200),
+        ("post", format!("{rollout}/pause"), None, 200),
+        (
+            "post",
+            format!("{rollout}/promote"),
+            Some(json!({"full": false})),
+            200,
+        ),
+        (
+            "post",
+            rollout.clone(),
+            Some(json!({"to": 3, "steps": "10%:1h,100%"})),
+            201,
+        ),
+        ("post", format!("{rollout}/abort"), None, 200),
+        ("post", format!("{rollout}/abort"), None, 409),
+        ("get", rollout.clone(), None, 200),
+        ("get", format!("{f}/rollouts"), None, 200),
+        (
+            "put",
+            traffic.clone(),
+            Some(json!({"weights": {"1": 10_000}, "shadow": {"version": 2, "share_bp": 10_000}})),
+            200,
+        ),
+        ("get", format!("{f}/shadow"), None, 200),
         ("delete", format!("{f}/versions/1"), None, 409),
         ("post", format!("{f}/invoke"), Some(x.clone()), 200),
         ("post", format!("{f}/invoke"), Some(json!({"y": 1})), 400),

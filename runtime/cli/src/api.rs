@@ -156,6 +156,118 @@ pub struct Retired {
     pub deleted: Vec<u32>,
 }
 
+/// `GET /v1/functions/{f}/rollouts`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Rollouts {
+    /// Those that are kept, newest first.
+    pub rollouts: Vec<Rollout>,
+}
+
+/// `GET /v1/functions/{f}/rollout`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Rollout {
+    /// The function's name.
+    pub function: String,
+    /// Its number.
+    pub rollout: u64,
+    /// The version that traffic moves away from.
+    pub from: u32,
+    /// The version that it moves to.
+    pub to: u32,
+    /// `running`, `paused`, `succeeded`, `rolled_back` or `aborted`.
+    pub state: String,
+    /// The present step, from 1.
+    pub step: usize,
+    /// All steps.
+    pub steps: Vec<RolloutStep>,
+    /// The new version's share, in basis points.
+    pub share_bp: u32,
+    /// Time spent in the step.
+    pub spent_ms: u64,
+    /// Who started it.
+    pub author: String,
+    /// RFC 3339.
+    pub started: String,
+    /// The revision of the policy before.
+    pub policy_before: u64,
+    /// What it waits for.
+    pub waits: Option<String>,
+    /// The latest verdicts.
+    pub verdicts: Vec<Verdict>,
+    /// How it ended.
+    pub end: Option<RolloutEnd>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RolloutStep {
+    /// The shortest time in it.
+    pub hold_ms: u64,
+}
+
+/// A guard's verdict.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Verdict {
+    /// The guard.
+    pub guard: String,
+    /// `pass`, `fail` or `not_enough_data`.
+    pub verdict: String,
+    /// Why, with the numbers.
+    pub reason: String,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RolloutEnd {
+    /// RFC 3339.
+    pub time: String,
+    /// Who ended it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `GET /v1/functions/{f}/shadow`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Shadows {
+    /// What the policy says.
+    pub shadow: Option<Shadow>,
+    /// What was found.
+    pub pairs: Vec<Pair>,
+}
+
+/// How two versions compare.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Pair {
+    /// Who answered.
+    pub version: u32,
+    /// Who was asked as well.
+    pub shadow: u32,
+    /// Answers that were compared.
+    pub compared: u64,
+    /// The share of them that agreed, from 0 to 1.
+    pub agreement: Option<f64>,
+    /// Requests that the shadow had no answer to.
+    pub failed: u64,
+    /// Requests that were not copied for want of room.
+    pub dropped: u64,
+    /// Of two numbers side by side.
+    pub max_abs_difference: Option<f64>,
+    /// By the larger of the two.
+    pub max_rel_difference: Option<f64>,
+    /// The answering version's.
+    pub latency_ms: Percentiles,
+    /// The shadow's.
+    pub shadow_latency_ms: Percentiles,
+}
+
+/// Latencies in milliseconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Percentiles {
+    /// 95 of 100 calls take no longer.
+    pub p95: Option<f64>,
+}
+
 /// RFC 9457, and the `error` of the V2 protocol.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Problem {

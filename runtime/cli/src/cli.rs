@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, demo, deploy, download, functions, invoke, labels, project, rollback, serve,
-    traffic, versions,
+    bench, build, demo, deploy, download, functions, invoke, labels, project, rollback, rollout,
+    serve, shadow, traffic, versions,
 };
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
@@ -77,6 +77,10 @@ enum Ask {
     Rollback(rollback::RollbackArgs),
     /// Download the bundle of a version
     Download(download::DownloadArgs),
+    /// Move traffic to a version step by step, under guards
+    Rollout(rollout::RolloutArgs),
+    /// Show how a version that gets copies of requests compares
+    Shadow(shadow::ShadowArgs),
     /// Delete a version, or a function with all of them
     Delete(functions::DeleteArgs),
     /// List what models can run on
@@ -105,6 +109,8 @@ async fn ask(command: Ask, client: &Client) -> Result {
         Ask::Label(args) => labels::label(args, client).await,
         Ask::Rollback(args) => rollback::rollback(args, client).await,
         Ask::Download(args) => download::download(args, client).await,
+        Ask::Rollout(args) => rollout::rollout(args, client).await,
+        Ask::Shadow(args) => shadow::shadow(args, client).await,
         Ask::Delete(args) => functions::delete(args, client).await,
         Ask::Devices(args) => functions::devices(args, client).await,
     }

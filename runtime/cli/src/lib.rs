@@ -21,6 +21,8 @@ pub mod labels;
 pub mod output;
 pub mod project;
 pub mod rollback;
+pub mod rollout;
 pub mod serve;
+pub mod shadow;
 pub mod traffic;
 pub mod versions;

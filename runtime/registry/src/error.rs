@@ -89,6 +89,32 @@ pub enum RegistryError {
         /// The versions.
         missing: Vec<VersionNumber>,
     },
+    /// A function has one rollout at a time.
+    #[error(
+        "rollout {number} of `{function}`, to version {canary}, is under way: promote or abort it first"
+    )]
+    RolloutUnderWay {
+        /// The function.
+        function: FunctionName,
+        /// The rollout.
+        number: u64,
+        /// Where it leads to.
+        canary: VersionNumber,
+    },
+    /// No rollout is under way.
+    #[error("no rollout of `{function}` is under way")]
+    NoRollout {
+        /// The function.
+        function: FunctionName,
+    },
+    /// A rollout that leads nowhere.
+    #[error("`{function}` can't be rolled out: {reason}")]
+    RolloutImpossible {
+        /// The function.
+        function: FunctionName,
+        /// Why.
+        reason: String,
+    },
     /// The version's bundle isn't kept.
     #[error(
         "the bundle of version {number} of `{function}` was not kept: it is from before bundles were"
@@ -162,6 +188,11 @@ impl RegistryError {
             Self::Policy(error) => error.hint(),
             Self::StalePolicy { .. } => "read the policy again, and change what it is now",
             Self::PolicyGone { .. } => "go back to another policy, or upload those versions again",
+            Self::RolloutUnderWay { .. } => "a function has one rollout at a time",
+            Self::NoRollout { .. } => "start one with `firebox rollout start`",
+            Self::RolloutImpossible { .. } => {
+                "give all traffic to one version, and roll out another"
+            }
             Self::BundleNotKept { .. } => "upload the bundle again as a new version",
             Self::Corrupt { .. } => "restore the data directory from a backup",
             Self::UnknownSchema { .. } => "use the release of Firebox that wrote the directory",

@@ -34,6 +34,7 @@ mod nearest;
 mod policy;
 mod record;
 mod registry;
+mod rollout;
 mod share;
 mod sizes;
 mod split;
@@ -51,7 +52,8 @@ pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber}
 pub use nearest::nearest;
 pub use policy::{Change, MAX_LABELS, Policy, PolicyError, PolicyRecord, Revision, Shadow, Target};
 pub use record::{FunctionRecord, NewVersion, StoredFile, VersionRecord};
-pub use registry::{Commit, POLICIES_KEPT, Registry};
+pub use registry::{Commit, POLICIES_KEPT, ROLLOUTS_KEPT, Registry};
+pub use rollout::{NewRollout, RolloutEnd, RolloutMove, RolloutRecord, RolloutState, RolloutStep};
 pub use share::{BasisPoints, InvalidShare};
 pub use sizes::{ByteSize, InvalidSize};
 pub use split::Split;

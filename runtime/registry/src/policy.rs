@@ -146,6 +146,9 @@ pub struct PolicyRecord {
     /// The revision that was brought back, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Revision>,
+    /// The number of the rollout that set it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<u64>,
 }
 
 /// Who changes a policy, and why.

@@ -129,6 +129,7 @@ impl From<StoredFunction> for FunctionRecord {
             reason: String::new(),
             created_unix_ms: stored.created_unix_ms,
             restored: None,
+            rollout: None,
         });
         if !current.split.fits(&current.policy.weights) {
             current.split = Split::of(&current.policy.weights);

@@ -23,8 +23,10 @@ use crate::{
 
 mod policies;
 mod retention;
+mod rollouts;
 
 pub use policies::POLICIES_KEPT;
+pub use rollouts::ROLLOUTS_KEPT;
 
 type Result<T> = std::result::Result<T, RegistryError>;
 
@@ -289,7 +291,8 @@ impl Registry {
             let _changing = self.changing();
             let record = self.function(function)?;
             self.version(function, number)?;
-            if let Some(usage) = record.current.policy.use_of(number) {
+            let rollout = self.rollout_use(function, number)?;
+            if let Some(usage) = record.current.policy.use_of(number).or(rollout) {
                 let function = function.clone();
                 return Err(RegistryError::VersionInUse {
                     function,
@@ -317,6 +320,9 @@ impl Registry {
             let mut edits: Vec<Edit<'_>> = numbers.into_iter().map(Edit::RemoveVersion).collect();
             for policy in self.records.policies(function) {
                 edits.push(Edit::RemovePolicy(policy?.revision));
+            }
+            for rollout in self.records.rollouts(function) {
+                edits.push(Edit::RemoveRollout(rollout?.number));
             }
             self.records.write(&record, &edits)?;
         }

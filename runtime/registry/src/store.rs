@@ -1,4 +1,4 @@
-//! The records in sled: two trees, written together in one transaction, and then flushed.
+//! The records in sled: four trees, written together in one transaction, and then flushed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use crate::record::{self, SCHEMA};
 use crate::{
-    FunctionName, FunctionRecord, PolicyRecord, RegistryError, Revision, VersionNumber,
-    VersionRecord,
+    FunctionName, FunctionRecord, PolicyRecord, RegistryError, Revision, RolloutRecord,
+    VersionNumber, VersionRecord,
 };
 
 type Result<T> = std::result::Result<T, RegistryError>;
@@ -31,6 +31,8 @@ pub(crate) struct Records {
     /// Function name, a zero byte, the revision in big-endian order → [`PolicyRecord`]: the
     /// policies that others replaced. The one that holds is in the function's record.
     policies: sled::Tree,
+    /// Function name, a zero byte, the number in big-endian order → [`RolloutRecord`].
+    rollouts: sled::Tree,
 }
 
 /// One change to what a function has.
@@ -39,12 +41,15 @@ pub(crate) enum Edit<'a> {
     RemoveVersion(VersionNumber),
     PutPolicy(&'a PolicyRecord),
     RemovePolicy(Revision),
+    PutRollout(&'a RolloutRecord),
+    RemoveRollout(u64),
 }
 
 /// Where an edit goes.
 enum Tree {
     Versions,
     Policies,
+    Rollouts,
 }
 
 impl Records {
@@ -66,12 +71,14 @@ impl Records {
         let functions = db.open_tree("functions").map_err(of)?;
         let versions = db.open_tree("versions").map_err(of)?;
         let policies = db.open_tree("policies").map_err(of)?;
+        let rollouts = db.open_tree("rollouts").map_err(of)?;
         Ok(Records {
             dir: dir.to_owned(),
             db,
             functions,
             versions,
             policies,
+            rollouts,
         })
     }
 
@@ -156,6 +163,18 @@ impl Records {
             .transpose()
     }
 
+    /// The rollouts of a function that are kept, oldest first.
+    pub(crate) fn rollouts(
+        &self,
+        function: &FunctionName,
+    ) -> impl DoubleEndedIterator<Item = Result<RolloutRecord>> {
+        let kept = self.rollouts.scan_prefix(format!("{function}\0"));
+        kept.map(|entry| {
+            let (key, bytes) = entry.map_err(self.sled())?;
+            record::decode(&bytes, &what_rollout(&key))
+        })
+    }
+
     /// Writes a function's record and what changes with it: all or nothing, and on the disk when
     /// this returns.
     pub(crate) fn write(&self, function: &FunctionRecord, edits: &[Edit<'_>]) -> Result<()> {
@@ -180,16 +199,30 @@ impl Records {
                 Edit::RemovePolicy(revision) => {
                     Ok((Tree::Policies, policy_key(name, *revision), None))
                 }
+                Edit::PutRollout(rollout) => {
+                    let key = rollout_key(name, rollout.number);
+                    let bytes = record::encode(rollout, &what_rollout(&key))?;
+                    Ok((Tree::Rollouts, key, Some(bytes)))
+                }
+                Edit::RemoveRollout(number) => {
+                    Ok((Tree::Rollouts, rollout_key(name, *number), None))
+                }
             })
             .collect::<Result<_>>()?;
 
         type Outcome = std::result::Result<(), ConflictableTransactionError<()>>;
-        type Trees = (TransactionalTree, TransactionalTree, TransactionalTree);
-        let write = |(functions, versions, policies): &Trees| -> Outcome {
+        type Trees = (
+            TransactionalTree,
+            TransactionalTree,
+            TransactionalTree,
+            TransactionalTree,
+        );
+        let write = |(functions, versions, policies, rollouts): &Trees| -> Outcome {
             for (tree, key, bytes) in &encoded {
                 let tree = match tree {
                     Tree::Versions => versions,
                     Tree::Policies => policies,
+                    Tree::Rollouts => rollouts,
                 };
                 match bytes {
                     Some(bytes) => tree.insert(key.as_slice(), bytes.as_slice())?,
@@ -199,7 +232,13 @@ impl Records {
             functions.insert(name.as_str(), function_bytes.as_slice())?;
             Ok(())
         };
-        match (&self.functions, &self.versions, &self.policies).transaction(write) {
+        let trees = (
+            &self.functions,
+            &self.versions,
+            &self.policies,
+            &self.rollouts,
+        );
+        match trees.transaction(write) {
             Ok(()) => {}
             Err(TransactionError::Storage(error)) => return Err(self.sled()(error)),
             Err(TransactionError::Abort(())) => {
@@ -265,6 +304,13 @@ fn policy_key(function: &FunctionName, revision: Revision) -> Vec<u8> {
     key
 }
 
+fn rollout_key(function: &FunctionName, number: u64) -> Vec<u8> {
+    let mut key = function.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend(number.to_be_bytes());
+    key
+}
+
 fn number_in(key: &[u8]) -> Option<VersionNumber> {
     VersionNumber::try_from(u32::from_be_bytes(*key.last_chunk()?)).ok()
 }
@@ -280,6 +326,17 @@ fn what_policy(key: &[u8]) -> String {
         .map_or(0, |bytes| u64::from_be_bytes(*bytes));
     format!(
         "the record of policy {revision} of `{}`",
+        String::from_utf8_lossy(name)
+    )
+}
+
+fn what_rollout(key: &[u8]) -> String {
+    let name = key.split(|b| *b == 0).next().unwrap_or_default();
+    let number = key
+        .last_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    format!(
+        "the record of rollout {number} of `{}`",
         String::from_utf8_lossy(name)
     )
 }

@@ -6,10 +6,10 @@
 //! how it went. A call that is dropped instead, because its caller hung up, is
 //! recorded as cancelled, and everything that it waited for is withdrawn.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response as HttpResponse;
 use firebox_engine::{RunError, Signature};
 use firebox_sandbox::{
@@ -24,15 +24,17 @@ use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
+use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{ComputeError, Named, Scheduler};
+use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
 const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a function is asked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Question {
     /// The caller's id, or none for the prediction id.
     pub id: Option<String>,
@@ -57,6 +59,7 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
+    shadow: Shadow,
     metrics: Metrics,
     max_memory: usize,
 }
@@ -73,6 +76,13 @@ pub struct Call {
     metrics: Metrics,
     clocks: Clocks,
     recorded: bool,
+    /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
+    /// about how versions compare.
+    by_policy: bool,
+    /// Who is asked as well, and what.
+    shadow: Option<Arc<Version>>,
+    copied: OnceLock<(Question, Named)>,
+    shadows: Shadow,
 }
 
 /// A request that was let in before its version is known.
@@ -128,6 +138,7 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
         let (instances, queued) = (config.max_instances, config.max_queued);
@@ -138,6 +149,7 @@ impl Gateway {
             residency,
             scheduler,
             admission,
+            shadow,
             metrics,
             max_memory,
         }
@@ -174,6 +186,11 @@ impl Gateway {
             body: asker.body,
         };
         let version = resolve(name, route, selector, &caller)?;
+        let by_policy = *selector == Selector::Split;
+        let shadow = match by_policy {
+            true => route.shadow(id, &version),
+            false => None,
+        };
         let (started, place) = match early {
             Some(early) => (early.started, early.place),
             None => (Instant::now(), self.admission.enter()?),
@@ -191,6 +208,10 @@ impl Gateway {
             metrics,
             clocks,
             recorded: false,
+            by_policy,
+            shadow,
+            copied: OnceLock::new(),
+            shadows: self.shadow.clone(),
         }))
     }
 
@@ -212,10 +233,16 @@ impl Gateway {
         let asked = Instant::now();
         let _permit = self.admission.permit(&call.place).await?;
         call.clocks.queue.add(asked.elapsed());
-        match &lease.warm.code {
+        // Tensors share their bytes: a copy costs next to nothing.
+        let copy = call.shadow.as_ref().map(|_| question.clone());
+        let answer = match &lease.warm.code {
             Some(code) => self.run_component(call, code, &lease, question).await,
             None => self.run_model(call, &lease, question).await,
+        }?;
+        if let Some(question) = copy {
+            let _ = call.copied.set((question, answer.outputs.clone()));
         }
+        Ok(answer)
     }
 
     async fn run_model(
@@ -299,6 +326,9 @@ impl Call {
             .metrics(&self.metrics)
             .record(Some(response.status()), &spent);
         self.recorded = true;
+        if let Some(outcome) = outcome(response.status()) {
+            self.observe(outcome, &spent);
+        }
         let headers = response.headers_mut();
         headers.insert(VERSION, self.version.record.number.get().into());
         let mut buffer = Uuid::encode_buffer();
@@ -311,7 +341,27 @@ impl Call {
                 headers.insert(name, value);
             }
         }
-        response
+        match (self.shadow.take(), self.copied.take()) {
+            (Some(shadow), Some((question, outputs))) if response.status().is_success() => {
+                let copied = Copied {
+                    primary: self.version.clone(),
+                    shadow,
+                    question,
+                    outputs,
+                    took: spent.total,
+                };
+                self.shadows.after(response, copied)
+            }
+            _ => response,
+        }
+    }
+
+    /// Tells whoever watches the version how the call went.
+    fn observe(&self, outcome: Outcome, spent: &Spent) {
+        if self.by_policy {
+            let now = self.started + spent.total;
+            self.version.observe(now, outcome, spent.total);
+        }
     }
 
     fn remaining(&self) -> Duration {
@@ -352,10 +402,20 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.metrics.in_flight.decrement(1.0);
         if !self.recorded {
-            self.version
-                .metrics(&self.metrics)
-                .record(None, &self.spent());
+            let spent = self.spent();
+            self.version.metrics(&self.metrics).record(None, &spent);
+            self.observe(Outcome::Cancelled, &spent);
         }
+    }
+}
+
+/// How an answer counts for guards; 429 says nothing about the version.
+fn outcome(status: StatusCode) -> Option<Outcome> {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => None,
+        status if status.is_server_error() => Some(Outcome::Failed),
+        status if status.is_client_error() => Some(Outcome::Rejected),
+        _ => Some(Outcome::Answered),
     }
 }
 

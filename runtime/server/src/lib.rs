@@ -15,7 +15,7 @@
 //! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
 //! whether there is room, `residency` what is in memory, and `scheduler` where
-//! models compute. `upload` is the way of a new version and `code` that of its component, `problem` the table of
+//! models compute. `rollout` moves traffic under guards, `shadow` copies it. `upload` is the way of a new version and `code` that of its component, `problem` the table of
 //! everything that can go wrong, and `server` the wiring.
 
 mod admission;
@@ -29,9 +29,11 @@ mod problem;
 pub mod protocol;
 mod residency;
 mod resolver;
+pub mod rollout;
 mod routing;
 mod scheduler;
 mod server;
+mod shadow;
 #[cfg(test)]
 mod tests;
 mod upload;

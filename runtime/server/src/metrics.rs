@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use firebox_registry::{RolloutRecord, RolloutState};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::rollout::verdict::{Outcome, Verdict};
 
 const METADATA: Metadata<'static> = Metadata::new("firebox", Level::INFO, Some("firebox"));
 
@@ -174,6 +177,75 @@ impl Metrics {
             ),
         }
     }
+
+    fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
+        let key = Key::from_parts(name, labels);
+        self.recorder.register_gauge(&key, &METADATA)
+    }
+
+    /// Shows how a function's latest rollout stands.
+    pub fn rollout(&self, rollout: &RolloutRecord) {
+        let function = || Label::new("function", rollout.function.to_string());
+        for state in RolloutState::ALL {
+            let labels = vec![function(), Label::new("state", state.name())];
+            let is = if state == rollout.state { 1.0 } else { 0.0 };
+            self.gauge("firebox_rollout_state", labels).set(is);
+        }
+        let step = rollout.step as f64 + 1.0;
+        self.gauge("firebox_rollout_step", vec![function()])
+            .set(step);
+    }
+
+    /// Counts a rollout that has ended.
+    pub fn rollout_ended(&self, rollout: &RolloutRecord) {
+        let labels = vec![
+            Label::new("function", rollout.function.to_string()),
+            Label::new("outcome", rollout.state.name()),
+        ];
+        let key = Key::from_parts("firebox_rollouts_total", labels);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// Shows the latest verdicts of a function's rollout.
+    pub fn verdicts(&self, function: &str, verdicts: &[Verdict]) {
+        for verdict in verdicts {
+            let labels = vec![
+                Label::new("function", function.to_owned()),
+                Label::new("guard", verdict.guard.clone()),
+            ];
+            let value = match verdict.verdict {
+                Outcome::Pass => 1.0,
+                Outcome::NotEnoughData => 0.0,
+                Outcome::Fail => -1.0,
+            };
+            self.gauge("firebox_rollout_verdict", labels).set(value);
+        }
+    }
+
+    /// The series of a version that answered and the one that shadows it.
+    pub fn shadow(&self, function: &str, version: u32, shadow: u32) -> ShadowMetrics {
+        let labels = || {
+            vec![
+                Label::new("function", function.to_owned()),
+                Label::new("version", version.to_string()),
+                Label::new("shadow", shadow.to_string()),
+            ]
+        };
+        let requests = |result: &'static str| {
+            let mut labels = labels();
+            labels.push(Label::new("result", result));
+            let key = Key::from_parts("firebox_shadow_requests_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        ShadowMetrics {
+            agreed: requests("agreed"),
+            differed: requests("differed"),
+            failed: requests("failed"),
+            dropped: requests("dropped"),
+            max_abs: self.gauge("firebox_shadow_max_abs_difference", labels()),
+            max_rel: self.gauge("firebox_shadow_max_rel_difference", labels()),
+        }
+    }
 }
 
 const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
@@ -249,7 +321,58 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Loads of code or weights that failed.",
     ),
+    (
+        "firebox_rollout_state",
+        None,
+        "1 for the state of a function's latest rollout, 0 for the others.",
+    ),
+    (
+        "firebox_rollout_step",
+        None,
+        "The step of a function's latest rollout, from 1.",
+    ),
+    (
+        "firebox_rollout_verdict",
+        None,
+        "The latest verdict of each guard: 1 pass, 0 not enough data, -1 fail.",
+    ),
+    (
+        "firebox_rollouts_total",
+        None,
+        "Rollouts that have ended, by outcome.",
+    ),
+    (
+        "firebox_shadow_requests_total",
+        None,
+        "Copies of requests to a shadow version, by result.",
+    ),
+    (
+        "firebox_shadow_max_abs_difference",
+        None,
+        "The largest absolute difference of two numbers in answers.",
+    ),
+    (
+        "firebox_shadow_max_rel_difference",
+        None,
+        "The largest relative difference of two numbers in answers.",
+    ),
 ];
+
+/// The series of a version that answered and the one that shadows it.
+pub struct ShadowMetrics {
+    /// Answers that agree.
+    pub agreed: Counter,
+    /// Answers that don't.
+    pub differed: Counter,
+    /// Copies that the shadow had no answer to.
+    pub failed: Counter,
+    /// Copies that nobody was asked.
+    pub dropped: Counter,
+    /// The largest absolute difference.
+    pub max_abs: Gauge,
+    /// The largest relative difference.
+    pub max_rel: Gauge,
+}
 
 /// The series of one version.
 pub struct VersionMetrics {

@@ -23,6 +23,7 @@ use crate::problem::{Problem, V2Problem};
         (name = "functions", description = "What there is"),
         (name = "versions", description = "Uploaded bundles"),
         (name = "traffic", description = "Which versions answer"),
+        (name = "rollouts", description = "Traffic that moves under guards, and traffic that is copied"),
         (name = "invoke", description = "Calls"),
         (name = "v2", description = "Calls by the Open Inference Protocol, version 2"),
         (name = "server", description = "The server itself"),

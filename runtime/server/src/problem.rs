@@ -58,6 +58,15 @@ pub enum Failure {
     /// No policy of this revision is kept.
     #[error("{0}")]
     UnknownPolicy(String),
+    /// A function that had no rollout.
+    #[error("function `{function}` has had no rollout")]
+    NoRollout {
+        /// The function.
+        function: String,
+    },
+    /// A guard or steps that can't be read.
+    #[error("{0}")]
+    Misread(String),
     /// No such path.
     #[error("there is nothing at {0}")]
     UnknownPath(String),
@@ -221,6 +230,17 @@ impl Failure {
                 "unknown-policy",
                 "No such policy",
                 "List those that are kept: GET /v1/functions/{function}/policies.",
+            ),
+            Self::NoRollout { function } => Row {
+                hint: format!("Start one: POST /v1/functions/{function}/rollout."),
+                ..row(S::NOT_FOUND, "no-rollout", "No rollout", "")
+            },
+            Self::Misread(_) => row(
+                S::BAD_REQUEST,
+                "misread",
+                "The guard or the steps can't be read",
+                "Guards look like error_rate<=stable+1%, p95<=1.2*stable or p95<=300ms, steps like \
+                 5%:10m,25%:10m,100%.",
             ),
             Self::UnknownPath(_) => row(
                 S::NOT_FOUND,
@@ -478,6 +498,8 @@ mod tests {
             (Failure::GuestInvalidInput(text()), 400),
             (Failure::BadBody(text()), 400),
             (Failure::WrongTensor(text()), 400),
+            (Failure::Misread(text()), 400),
+            (Failure::NoRollout { function: text() }, 404),
             (unknown, 404),
             (Failure::Conflict(text()), 409),
             (stale, 412),

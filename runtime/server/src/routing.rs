@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
@@ -20,6 +21,8 @@ use uuid::Uuid;
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
+use crate::rollout::window::{Outcome, Window};
+use crate::shadow::Comparisons;
 
 mod key;
 
@@ -53,6 +56,10 @@ pub struct Version {
     /// See [`Compiled`]; replaced where an update of Firebox made it of no use.
     compiled: Mutex<Option<Compiled>>,
     metrics: OnceLock<VersionMetrics>,
+    /// Where its calls are noted while a rollout is under way.
+    window: ArcSwapOption<Window>,
+    /// How it compares with the versions that it shadows.
+    pub comparisons: Comparisons,
 }
 
 impl Version {
@@ -70,6 +77,8 @@ impl Version {
             slot: Slot::new(),
             compiled,
             metrics: OnceLock::new(),
+            window: ArcSwapOption::empty(),
+            comparisons: Comparisons::default(),
         }
     }
 
@@ -92,6 +101,26 @@ impl Version {
     pub fn set_compiled(&self, record: &VersionRecord) {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         *compiled = Compiled::of(record);
+    }
+
+    /// Notes its calls in `window` from now on.
+    pub fn watch(&self, window: Arc<Window>) {
+        self.window.store(Some(window));
+    }
+
+    /// Notes them no longer, if it was `window` where they were noted.
+    pub fn unwatch(&self, window: &Arc<Window>) {
+        let watching = self.window.load();
+        if watching.as_ref().is_some_and(|w| Arc::ptr_eq(w, window)) {
+            self.window.store(None);
+        }
+    }
+
+    /// Notes a call that ended at `now`, if somebody watches.
+    pub fn observe(&self, now: Instant, outcome: Outcome, latency: Duration) {
+        if let Some(window) = &*self.window.load() {
+            window.record(now, outcome, latency);
+        }
     }
 
     /// Its series, made at the first request.
@@ -145,6 +174,17 @@ impl Route {
     /// Whether the body must be there to say which version answers.
     pub fn reads_body(&self, selector: &Selector) -> bool {
         *selector == Selector::Split && matches!(self.policy().sticky, StickyKey::Body(_))
+    }
+
+    /// The version that is to be asked as well, after `answers`: for the share of the requests that
+    /// the policy says, by chance.
+    pub fn shadow(&self, id: Uuid, answers: &Version) -> Option<Arc<Version>> {
+        let shadow = self.policy().shadow?;
+        // Other chances than those that split the traffic.
+        let id = Uuid::from_u128(!id.as_u128());
+        let chosen = point(id) < shadow.share_bp.get() && shadow.version != answers.record.number;
+        let version = self.versions.get(&shadow.version);
+        version.filter(|_| chosen).cloned()
     }
 
     fn pick(&self, point: u16) -> Option<&Arc<Version>> {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{Method, Uri};
@@ -26,10 +26,12 @@ use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, traffic, v2, versions};
+use crate::protocol::{control, invoke, rollout as rollouts, traffic, v2, versions};
 use crate::residency::Residency;
+use crate::rollout::{self, Rollouts};
 use crate::routing::Routing;
 use crate::scheduler::{Scheduler, panic_text};
+use crate::shadow::Shadow;
 
 /// How often histograms are folded and waiting compute is sampled.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -65,6 +67,7 @@ pub struct App {
     pub(crate) residency: Residency,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) gateway: Gateway,
+    pub(crate) rollouts: Rollouts,
     pub(crate) metrics: Metrics,
     /// Turns for checking uploads.
     pub(crate) uploads: Semaphore,
@@ -79,8 +82,8 @@ impl App {
         let registry = Registry::open(&config.data)?;
         let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
         let sandbox = Sandbox::new(&SandboxConfig {
-            // Uploads' dry runs have instances beside the requests'.
-            instances: (config.max_instances + 2 * config.max_uploads)
+            // Uploads' dry runs and the shadow have instances beside the requests'.
+            instances: (config.max_instances + 2 * config.max_uploads + 1)
                 .try_into()
                 .unwrap_or(u32::MAX),
             memory: config.max_instance_memory,
@@ -91,11 +94,19 @@ impl App {
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
         let residency = Residency::new(store, wasm, counts, config.max_loads)?;
+        let shadow = Shadow::start(
+            residency.clone(),
+            scheduler.clone(),
+            metrics.clone(),
+            config.max_instance_memory,
+        )?;
+        let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
         let gateway = Gateway::new(
             &config,
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
+            shadow,
             metrics.clone(),
         );
         let uploads = Semaphore::new(config.max_uploads.max(1));
@@ -108,6 +119,7 @@ impl App {
             residency,
             scheduler,
             gateway,
+            rollouts,
             metrics,
             uploads,
             draining,
@@ -147,6 +159,10 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(traffic::policies))
         .routes(routes!(traffic::policy))
         .routes(routes!(traffic::rollback))
+        .routes(routes!(rollouts::status, rollouts::start))
+        .routes(routes!(rollouts::act))
+        .routes(routes!(rollouts::history))
+        .routes(routes!(rollouts::shadow))
         .routes(routes!(invoke::split))
         .routes(routes!(invoke::version))
         .routes(routes!(invoke::labelled))
@@ -244,6 +260,7 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(follow(app.clone()));
         background.spawn(sweep(app.clone()));
+        background.spawn(judge(app.clone()));
         background.spawn(upkeep(app.clone()));
         let told = Arc::new(tokio::sync::Notify::new());
         let signal = {
@@ -271,6 +288,7 @@ impl Server {
             () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
         }
         background.shutdown().await;
+        let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
         Ok(())
     }
 }
@@ -331,6 +349,21 @@ async fn sweep(app: Arc<App>) {
         if !idle.is_empty() {
             let residency = app.residency.clone();
             let _ = tokio::task::spawn_blocking(move || residency.free(idle)).await;
+        }
+    }
+}
+
+/// Judges rollouts, and moves them on or back.
+async fn judge(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(rollout::INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        // It writes to the disk when something moves.
+        let judged = tokio::task::spawn_blocking(move || app.rollouts.tick(Instant::now()));
+        if let Err(error) = judged.await {
+            tracing::error!(%error, "rollouts can't be judged");
         }
     }
 }

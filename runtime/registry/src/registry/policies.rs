@@ -25,6 +25,7 @@ impl PolicyRecord {
             reason: String::new(),
             created_unix_ms: 0,
             restored: None,
+            rollout: None,
         }
     }
 
@@ -39,6 +40,7 @@ impl PolicyRecord {
             reason: "first version".to_owned(),
             created_unix_ms: now,
             restored: None,
+            rollout: None,
         }
     }
 }
@@ -110,7 +112,7 @@ impl Registry {
         check_revision(&record, if_match)?;
         let wanted = match revision {
             Some(revision) => self.kept_policy(&record, revision)?,
-            None => match self.records.policies(function).next_back().transpose()? {
+            None => match self.policy_before(&record)? {
                 Some(before) => before,
                 None => {
                     let function = function.clone();
@@ -133,7 +135,8 @@ impl Registry {
         self.replace(record, wanted.policy, split, Some(wanted.revision), change)
     }
 
-    /// Writes the next policy, and the present one among those that were replaced. The caller
+    /// Writes the next policy, and the present one among those that were replaced. A rollout that is
+    /// under way ends where this moves traffic: who does so by hand has the last word. The caller
     /// holds the lock.
     fn replace(
         &self,
@@ -143,31 +146,32 @@ impl Registry {
         restored: Option<Revision>,
         change: Change,
     ) -> Result<PolicyRecord> {
-        if record.current.policy == policy {
-            return Ok(record.current);
-        }
         self.check_room()?;
-        let Change { author, reason } = change.tidied();
-        let next = PolicyRecord {
-            revision: record.current.revision.next(),
-            policy,
-            split,
-            author: match author.is_empty() {
-                true => UNKNOWN_AUTHOR.to_owned(),
-                false => author,
-            },
-            reason,
-            created_unix_ms: unix_ms(),
-            restored,
+        let rollout = self.rollout_beside(&record, &policy, &change)?;
+        let Some(replaced) = record.succeed(policy, split, restored, change) else {
+            return Ok(record.current);
         };
-        let replaced = std::mem::replace(&mut record.current, next);
-        let mut edits = vec![Edit::PutPolicy(&replaced)];
-        // Revisions follow one another, so one is too old after each change.
-        let too_old = record.current.revision.get().checked_sub(POLICIES_KEPT);
-        edits.extend(too_old.map(|revision| Edit::RemovePolicy(revision.into())));
+        let mut edits = replaced.edits();
+        if let Some(rollout) = &rollout {
+            let goes_on = rollout.state.is_active();
+            record.current.rollout = goes_on.then_some(rollout.number);
+            edits.push(Edit::PutRollout(rollout));
+        }
         self.records.write(&record, &edits)?;
         self.tell(&record.name);
         Ok(record.current)
+    }
+
+    /// The policy that a rollback goes to: the one before the present, or, where a rollout set the
+    /// present one, the one before that rollout.
+    pub(super) fn policy_before(&self, record: &FunctionRecord) -> Result<Option<PolicyRecord>> {
+        let rollout = record.current.rollout;
+        let other = |policy: &Result<PolicyRecord>| match policy {
+            Ok(policy) => rollout.is_none() || policy.rollout != rollout,
+            Err(_) => true,
+        };
+        let mut replaced = self.records.policies(&record.name).rev();
+        replaced.find(other).transpose()
     }
 
     fn kept_policy(&self, record: &FunctionRecord, revision: Revision) -> Result<PolicyRecord> {
@@ -194,6 +198,52 @@ impl Registry {
         missing.sort_unstable();
         missing.dedup();
         Ok(missing)
+    }
+}
+
+/// A policy that another has replaced.
+pub(super) struct Replaced(PolicyRecord);
+
+impl Replaced {
+    /// Keeps it, and lets go of the one that is too old then: revisions follow one another.
+    pub(super) fn edits(&self) -> Vec<Edit<'_>> {
+        let mut edits = vec![Edit::PutPolicy(&self.0)];
+        let next = self.0.revision.get().saturating_add(1);
+        let too_old = next.checked_sub(POLICIES_KEPT);
+        edits.extend(too_old.map(|revision| Edit::RemovePolicy(revision.into())));
+        edits
+    }
+}
+
+impl FunctionRecord {
+    /// Puts the next policy in the place of the present one, which is given back. Nothing changes
+    /// where both say the same.
+    pub(super) fn succeed(
+        &mut self,
+        policy: Policy,
+        split: Split,
+        restored: Option<Revision>,
+        change: Change,
+    ) -> Option<Replaced> {
+        if self.current.policy == policy {
+            return None;
+        }
+        let Change { author, reason } = change.tidied();
+        let next = PolicyRecord {
+            revision: self.current.revision.next(),
+            policy,
+            split,
+            author: match author.is_empty() {
+                true => UNKNOWN_AUTHOR.to_owned(),
+                false => author,
+            },
+            reason,
+            created_unix_ms: unix_ms(),
+            restored,
+            rollout: None,
+        };
+        let replaced = std::mem::replace(&mut self.current, next);
+        Some(Replaced(replaced))
     }
 }
 

@@ -48,13 +48,13 @@ impl Registry {
         if numbers.is_empty() {
             return Ok(numbers);
         }
-        let before = self
-            .records
-            .policies(&record.name)
-            .next_back()
-            .transpose()?;
+        let before = self.policy_before(record)?;
         let mut used: HashSet<VersionNumber> = record.current.policy.versions().collect();
         used.extend(before.iter().flat_map(|before| before.policy.versions()));
+        if let Some(rollout) = self.active_rollout(&record.name)? {
+            used.extend(rollout.before.policy.versions());
+            used.insert(rollout.canary);
+        }
         numbers.retain(|number| !used.contains(number));
         Ok(numbers)
     }

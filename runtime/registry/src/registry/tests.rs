@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::{BasisPoints, Change, Label, Manifest, Policy, Revision};
 
+mod rollouts;
+
 fn name() -> FunctionName {
     "net".parse().unwrap()
 }

@@ -118,6 +118,7 @@ pub async fn write<T: Send + 'static>(
     blocking_read(app, move |app| {
         let changed = change(app, &name);
         app.routing.refresh(&name)?;
+        app.rollouts.refresh(&name)?;
         changed
     })
     .await

@@ -199,6 +199,9 @@ pub struct PolicyInfo {
     /// The revision that was brought back, where it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     restored: Option<Revision>,
+    /// The rollout that set it, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollout: Option<u64>,
     /// The document.
     policy: Policy,
 }
@@ -212,6 +215,7 @@ impl PolicyInfo {
             author: record.author.clone(),
             reason: record.reason.clone(),
             restored: record.restored,
+            rollout: record.rollout,
             policy: record.policy.clone(),
         }
     }

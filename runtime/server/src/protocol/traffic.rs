@@ -243,7 +243,10 @@ impl From<RegistryError> for Failure {
             | RegistryError::NumbersUsedUp { .. }
             | RegistryError::NoEarlierPolicy { .. }
             | RegistryError::PolicyGone { .. }
-            | RegistryError::BundleNotKept { .. } => Self::Conflict(error.to_string()),
+            | RegistryError::BundleNotKept { .. }
+            | RegistryError::RolloutUnderWay { .. }
+            | RegistryError::NoRollout { .. }
+            | RegistryError::RolloutImpossible { .. } => Self::Conflict(error.to_string()),
             RegistryError::Policy(error) => Self::Refused {
                 what: "the traffic policy".into(),
                 reason: error.to_string(),

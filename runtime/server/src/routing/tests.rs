@@ -68,6 +68,7 @@ fn route_of(versions: BTreeMap<VersionNumber, Arc<Version>>, policy: Policy) -> 
         reason: String::new(),
         created_unix_ms: 0,
         restored: None,
+        rollout: None,
     };
     let name: FunctionName = "file-type".parse().unwrap();
     let route = Arc::new(Route::new(versions, current, None));

@@ -1,7 +1,7 @@
 //! A function that behaves as it is told, well or badly, so that the sandbox's
 //! tests can see what the host does about it. The parameter `mode` names a
 //! function of `modes.rs`; the asset `/init`, if there is one, tells `init`
-//! what to do.
+//! what to do, and `/behaviour` the mode `behave`.
 #![cfg(target_family = "wasm")]
 #![allow(
     missing_docs,
@@ -24,6 +24,7 @@ use firebox::function::types::{Dtype, TensorSpec};
 
 static WORDS: Mutex<Option<HashMap<String, u32>>> = Mutex::new(None);
 static INITS: AtomicU32 = AtomicU32::new(0);
+static BEHAVIOUR: Mutex<String> = Mutex::new(String::new());
 
 unsafe extern "C" {
     fn __wasilibc_reset_preopens();
@@ -44,6 +45,7 @@ impl Guest for Probe {
             "speak" => println!("init speaks"),
             _ => {}
         }
+        *BEHAVIOUR.lock().unwrap() = std::fs::read_to_string("/behaviour").unwrap_or_default();
         let count = if task.trim() == "empty" { 0 } else { 30_000 };
         let words = (0..count).map(|at| (format!("word-{at}"), at)).collect();
         *WORDS.lock().unwrap() = Some(words);

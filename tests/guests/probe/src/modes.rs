@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::firebox::function::types::{Dtype, ErrorCode, Parameter, ParameterValue, Tensor};
 use crate::wasi::nn::graph::{self, ExecutionTarget, GraphEncoding};
 use crate::wasi::nn::tensor::{Tensor as NnTensor, TensorType};
-use crate::{Error, INITS, Request, Response, WORDS};
+use crate::{BEHAVIOUR, Error, INITS, Request, Response, WORDS};
 
 type Answer = Result<Response, Error>;
 
@@ -18,6 +18,7 @@ pub fn run(request: Request) -> Answer {
             outputs: request.inputs,
             parameters: request.parameters,
         }),
+        "behave" => behave(request),
         "refuse" => Err(invalid("refused on purpose")),
         "unavailable" => Err(error(ErrorCode::Unavailable, "unavailable on purpose")),
         "internal" => Err(error(ErrorCode::Internal, "internal on purpose")),
@@ -51,6 +52,40 @@ pub fn run(request: Request) -> Answer {
         })),
         other => Err(invalid(&format!("no mode `{other}`"))),
     }
+}
+
+/// Gives the inputs back as the words of the asset `/behaviour` say: `fail-every N` fails where the
+/// first number can be divided by N, `sleep MS` takes that long, `add X` adds to every number.
+fn behave(mut request: Request) -> Answer {
+    let behaviour = BEHAVIOUR.lock().unwrap();
+    let mut words = behaviour.split_whitespace();
+    while let (Some(word), Some(value)) = (words.next(), words.next()) {
+        let data = &mut request.inputs[0].data;
+        let (numbers, _) = data.as_chunks_mut::<4>();
+        match word {
+            "fail-every" => {
+                let first = f32::from_le_bytes(numbers[0]) as u32;
+                if first % value.parse::<u32>().unwrap() == 0 {
+                    return Err(error(
+                        ErrorCode::Internal,
+                        "fails every so often on purpose",
+                    ));
+                }
+            }
+            "sleep" => std::thread::sleep(Duration::from_millis(value.parse().unwrap())),
+            "add" => {
+                let add: f32 = value.parse().unwrap();
+                for number in numbers {
+                    *number = (f32::from_le_bytes(*number) + add).to_le_bytes();
+                }
+            }
+            other => return Err(invalid(&format!("no behaviour `{other}`"))),
+        }
+    }
+    Ok(Response {
+        outputs: request.inputs,
+        parameters: vec![],
+    })
 }
 
 fn text(request: &Request, name: &str) -> String {
