@@ -62,6 +62,12 @@ pub enum Commit {
 }
 
 impl Registry {
+    /// How many clones there are, this one included: the data directory is free for others to
+    /// open when the last is gone.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
     /// Opens a data directory, or makes one. Takes its lock, and sweeps what interrupted uploads
     /// left behind.
     pub fn open(dir: &Path) -> Result<Registry> {

@@ -288,7 +288,9 @@ impl Server {
             () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
         }
         background.shutdown().await;
+        let registry = app.registry.clone();
         let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
+        released(&registry).await;
         Ok(())
     }
 }
@@ -350,6 +352,16 @@ async fn sweep(app: Arc<App>) {
             let residency = app.residency.clone();
             let _ = tokio::task::spawn_blocking(move || residency.free(idle)).await;
         }
+    }
+}
+
+/// Waits until nothing else holds the registry, so that its directory can be opened again: work on
+/// other threads may be ending still.
+async fn released(registry: &Registry) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    while registry.holders() > 1 && started.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -104,7 +104,7 @@ impl Op {
             // burn writes one row after the other in one thread for each column.
             Self::ScatterElements { .. } | Self::ScatterNd { .. } => true,
             // A GPU's logarithm loses the digits of what is next to 1.
-            Self::Unary(Unary::Mish | Unary::Softplus) => true,
+            Self::Unary(Unary::Mish) => true,
             // A GPU's quotient may be a little below a whole number.
             Self::Binary(kind) | Self::BinaryAt { kind, .. } => matches!(kind, Binary::Mod { .. }),
             _ => false,
