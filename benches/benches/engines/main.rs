@@ -17,9 +17,13 @@
 mod peers;
 mod real;
 
+use std::path::Path;
 use std::process::Command;
 
 use firebox::bench::{self, Compared, Difference, Engine, Firebox, Footprint, Input, Onnxruntime};
+#[cfg(feature = "peers")]
+use firebox::failure::Failure;
+use firebox::failure::Result;
 use firebox_engine::{Device, Precision, Tensors};
 use firebox_tests::{binary, guests};
 
@@ -117,7 +121,7 @@ fn main() {
         for threads in [1, 2] {
             let mut logs = 0.0;
             for subject in &SUBJECTS {
-                let all = measure(subject, batch, threads);
+                let all = measure(subject, batch, threads, 7, onnxruntime).unwrap();
                 let (ours, theirs) = (&all[0], &all[1]);
                 let [low, ratio, high] = theirs.ratio.unwrap();
                 println!(
@@ -241,15 +245,28 @@ fn difference(subject: &Subject, batch: usize) -> (usize, Difference) {
     (random, largest)
 }
 
-fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
+/// Opens another engine, with so many threads, for these inputs.
+type Open = fn(&Path, &Tensors, usize) -> Result<Box<dyn Engine>>;
+
+/// The engine in turns with another one.
+fn measure(
+    subject: &Subject,
+    batch: usize,
+    threads: usize,
+    rounds: u32,
+    open: Open,
+) -> Result<Vec<Compared>> {
     let path = file(subject);
-    let mut ours = Firebox::open(&path, Device::Cpu, threads, Precision::F32).unwrap();
+    let mut ours = Firebox::open(&path, Device::Cpu, threads, Precision::F32)?;
     let given = given(subject, batch, subject.lengths[0]);
-    let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
-    ours.feed(&inputs).unwrap();
-    let theirs = Onnxruntime::start(&path, threads, &inputs).unwrap();
-    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours), Box::new(theirs)];
-    bench::compare(&mut engines, 7).unwrap()
+    let inputs = bench::inputs(ours.signature(), batch, &given, 0)?;
+    ours.feed(&inputs)?;
+    let theirs = open(&path, &inputs, threads)?;
+    bench::compare(&mut [Box::new(ours), theirs], rounds)
+}
+
+fn onnxruntime(path: &Path, inputs: &Tensors, threads: usize) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(Onnxruntime::start(path, threads, inputs)?))
 }
 
 /// The engine against others in Rust; one that refuses a model says why.
@@ -257,11 +274,10 @@ fn measure(subject: &Subject, batch: usize, threads: usize) -> Vec<Compared> {
 fn against_peers() {
     println!("\n| model | batch | threads | peer | ours | theirs | ratio (rounds) |");
     println!("|---|---:|---:|---|---:|---:|---:|");
-    type Open = fn(&std::path::Path, &Tensors, usize) -> firebox::failure::Result<Box<dyn Engine>>;
     let all: [(&str, Open); 2] = [
         ("tract", |path, inputs, threads| match threads {
             1 => Ok(Box::new(peers::Tract::open(path, inputs)?)),
-            _ => Err(firebox::failure::Failure::new("runs on one thread")),
+            _ => Err(Failure::new("runs on one thread")),
         }),
         ("rten", |path, inputs, threads| {
             Ok(Box::new(peers::Rten::open(path, inputs, threads)?))
@@ -270,15 +286,7 @@ fn against_peers() {
     for batch in [1, 16] {
         for (subject, (name, open)) in SUBJECTS.iter().flat_map(|s| all.map(|peer| (s, peer))) {
             for threads in [1, 2] {
-                let path = file(subject);
-                let mut ours = Firebox::open(&path, Device::Cpu, threads, Precision::F32).unwrap();
-                let given = given(subject, batch, subject.lengths[0]);
-                let inputs = bench::inputs(ours.signature(), batch, &given, 0).unwrap();
-                ours.feed(&inputs).unwrap();
-                let compared = open(&path, &inputs, threads).and_then(|theirs| {
-                    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(ours), theirs];
-                    bench::compare(&mut engines, 3)
-                });
+                let compared = measure(subject, batch, threads, 3, open);
                 let head = format!("| {} | {batch} | {threads} | {name} |", subject.file);
                 match compared {
                     Ok(all) => {

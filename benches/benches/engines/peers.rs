@@ -163,7 +163,7 @@ impl Engine for Rten {
             let Value::FloatTensor(tensor) = value else {
                 return Err(refused("rten", "an output that is not f32"));
             };
-            f32s(name, &tensor.shape(), &tensor.to_vec())
+            f32s(name, tensor.shape(), &tensor.to_vec())
         });
         each.collect()
     }
