@@ -260,20 +260,20 @@ pub(crate) fn conv(
     activation: Activation,
     output: &mut [f32],
 ) -> Option<()> {
-    let filters = match filters {
-        Filters::Plain(plain) => plain,
-        Filters::Int8(filters) => {
-            let flat = g.flattened();
-            let g = flat.as_ref().unwrap_or(g);
-            return int8::conv(g, image, filters, bias, activation, output);
-        }
-    };
-    if g.groups == g.channels && g.groups == g.made && g.groups > 1 {
+    if let Filters::Plain(filters) = filters
+        && (g.groups == g.channels && g.groups == g.made && g.groups > 1)
+    {
         depthwise::conv(g, image, &filters.weights, bias, activation, output);
         return Some(());
     }
     let flat = g.flattened();
     let g = flat.as_ref().unwrap_or(g);
+    let filters = match filters {
+        Filters::Plain(filters) => filters,
+        Filters::Int8(filters) => {
+            return int8::conv(g, image, filters, bias, activation, output);
+        }
+    };
     let (channels, made) = (g.channels / g.groups, g.made / g.groups);
     let depth = channels * g.kernel_len();
     let image_len = channels * g.image_len();
@@ -316,13 +316,24 @@ pub(crate) fn conv(
         };
         gemm(left, Right::Patches(&patches), bias, activation, output)
     };
+    each_group(g, output, output_len, one)
+}
+
+/// Makes the output of each group of each image: by several threads where they are enough, else
+/// one after the other, each by several.
+pub(super) fn each_group(
+    g: &Geometry,
+    output: &mut [f32],
+    output_len: usize,
+    one: impl Fn(usize, &mut [f32]) -> Option<()> + Sync,
+) -> Option<()> {
     let parts = g.batch * g.groups;
     if parts >= rayon::current_num_threads() && parts > 1 {
         let each = output.par_chunks_exact_mut(output_len).enumerate();
         return each.map(|(at, output)| one(at, output)).collect();
     }
-    let each = output.chunks_exact_mut(output_len).enumerate();
-    each.map(|(at, output)| one(at, output)).collect()
+    let mut each = output.chunks_exact_mut(output_len).enumerate();
+    each.try_for_each(|(at, output)| one(at, output))
 }
 
 /// A product of few windows, turned round at the end.
@@ -349,6 +360,11 @@ fn windows_as_rows(
     let mut turned = vec![0.0; output.len()];
     let right = Right::Packed(panels);
     gemm(Left::Matrix(left), right, bias, activation, &mut turned)?;
+    turn_round(&turned, windows, output)
+}
+
+/// `[windows, made]` as `[made, windows]`.
+pub(super) fn turn_round(turned: &[f32], windows: usize, output: &mut [f32]) -> Option<()> {
     let made = output.len() / windows;
     for (at, to) in output.chunks_exact_mut(windows).enumerate() {
         let from = turned.get(at..)?.iter().step_by(made);

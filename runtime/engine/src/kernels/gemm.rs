@@ -7,6 +7,8 @@
 
 #![allow(unsafe_code, reason = "tiles write through pointers")]
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::activation::Activation;
@@ -154,7 +156,7 @@ impl Blocks {
 }
 
 /// Rows in blocks as high as tiles, the highest first.
-fn blocks(rows: std::ops::Range<usize>) -> impl Iterator<Item = std::ops::Range<usize>> {
+fn blocks(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let heights = kernel().rows;
     let mut next = rows.start;
     std::iter::from_fn(move || {
@@ -276,6 +278,46 @@ pub(crate) enum Bias<'a> {
 /// Places in C, for threads that each write their own.
 #[derive(Clone, Copy)]
 pub(super) struct Target(pub(super) *mut f32);
+
+impl Target {
+    /// Applies an activation to some columns of some rows, which lie `stride` apart.
+    ///
+    /// # Safety
+    ///
+    /// They lie there, and nobody else reads or writes them meanwhile.
+    pub(super) unsafe fn activate(
+        self,
+        activation: Activation,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        stride: usize,
+    ) {
+        if activation == Activation::None {
+            return;
+        }
+        for row in rows {
+            // SAFETY: as the caller promises.
+            let part = unsafe {
+                let start = self.0.add(row * stride + columns.start);
+                std::slice::from_raw_parts_mut(start, columns.len())
+            };
+            activation.apply(part);
+        }
+    }
+
+    /// Writes the first `width` numbers of a line, from here on.
+    ///
+    /// # Safety
+    ///
+    /// There is room for them, and nobody else reads or writes there meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn write<const N: usize>(self, line: &[f32; N], width: usize) {
+        // A copy of known length is a few instructions, not a call.
+        let count = if width == N { N } else { width.min(N) };
+        // SAFETY: as the caller promises.
+        unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), self.0, count) };
+    }
+}
 
 // SAFETY: each thread writes a part of C that no other one touches.
 unsafe impl Send for Target {}
@@ -399,7 +441,7 @@ impl Job<'_> {
     }
 
     /// Computes some panels of some rows.
-    fn part(&self, a: &Blocks, panels: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
+    fn part(&self, a: &Blocks, panels: Range<usize>, rows: Range<usize>) {
         let (width, k) = (self.kernel.width, a.columns);
         // Windows are copied for several panels at a time: their runs in the image are longer
         // than a panel is wide. An odd number, so that rows fall on other lines of the cache.
@@ -411,72 +453,43 @@ impl Job<'_> {
         for from in panels.clone().step_by(together) {
             let group = from..(from + together).min(panels.end);
             if let Right::Patches(patches) = self.right {
-                let stride = group.len() * width;
-                copy.resize(stride * k, 0.0);
-                patches.fill(from * width, stride, &mut copy);
-                for panel in group.clone() {
-                    let part = copy.get((panel - from) * width..).unwrap_or_default();
-                    self.panel(a, part, stride, panel, rows.clone());
-                }
-            } else {
-                for panel in group.clone() {
-                    self.plain(a, panel, rows.clone(), &mut copy);
-                }
+                copy.resize(group.len() * width * k, 0.0);
+                patches.fill(from * width, group.len() * width, &mut copy);
             }
-            self.activate(group.start * width..group.end * width, rows.clone());
-        }
-    }
-
-    /// One panel of a matrix.
-    fn plain(&self, a: &Blocks, panel: usize, rows: std::ops::Range<usize>, copy: &mut Vec<f32>) {
-        let (width, k) = (self.kernel.width, a.columns);
-        let first = panel * width;
-        let (part, stride) = match self.right {
-            Right::Patches(_) => return,
-            Right::Packed(packed) => (packed.panels.get(first * k..(first + width) * k), width),
-            // Whole rows of few: read where they lie.
-            Right::Matrix(matrix)
-                if matrix.column_stride == 1
-                    && first + width <= self.columns
-                    && (rows.len() <= 2 * MAX_ROWS || matrix.row_stride <= width) =>
-            {
-                (matrix.data.get(first..), matrix.row_stride)
+            for panel in group.clone() {
+                let first = panel * width;
+                let (part, stride) = match self.right {
+                    Right::Packed(packed) => {
+                        (packed.panels.get(first * k..(first + width) * k), width)
+                    }
+                    // Whole rows of few: read where they lie.
+                    Right::Matrix(matrix)
+                        if matrix.column_stride == 1
+                            && first + width <= self.columns
+                            && (rows.len() <= 2 * MAX_ROWS || matrix.row_stride <= width) =>
+                    {
+                        (matrix.data.get(first..), matrix.row_stride)
+                    }
+                    Right::Matrix(matrix) => {
+                        copy.resize(width * k, 0.0);
+                        matrix.fill(first, width, &mut copy);
+                        (Some(copy.as_slice()), width)
+                    }
+                    Right::Patches(_) => (copy.get((panel - from) * width..), group.len() * width),
+                };
+                let Some(part) = part else { continue };
+                self.panel(a, part, stride, panel, rows.clone());
             }
-            Right::Matrix(matrix) => {
-                copy.resize(width * k, 0.0);
-                matrix.fill(first, width, copy);
-                (Some(copy.as_slice()), width)
-            }
-        };
-        if let Some(part) = part {
-            self.panel(a, part, stride, panel, rows);
-        }
-    }
-
-    /// The activation of some columns, which were just computed.
-    fn activate(&self, columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) {
-        if self.activation == Activation::None {
-            return;
-        }
-        let width = columns.end.min(self.columns) - columns.start;
-        for row in rows {
+            let columns = group.start * width..(group.end * width).min(self.columns);
             // SAFETY: C has these rows and columns, and no other thread touches this part.
-            let part = unsafe {
-                let start = self.c.0.add(row * self.columns + columns.start);
-                std::slice::from_raw_parts_mut(start, width)
-            };
-            self.activation.apply(part);
+            unsafe {
+                self.c
+                    .activate(self.activation, rows.clone(), columns, self.columns);
+            }
         }
     }
 
-    fn panel(
-        &self,
-        a: &Blocks,
-        right: &[f32],
-        stride: usize,
-        panel: usize,
-        rows: std::ops::Range<usize>,
-    ) {
+    fn panel(&self, a: &Blocks, right: &[f32], stride: usize, panel: usize, rows: Range<usize>) {
         let (k, width) = (a.columns, self.kernel.width);
         let first = panel * width;
         let columns = width.min(self.columns - first);

@@ -106,6 +106,31 @@ fn every_kernel_computes_the_same_tile() {
     }
 }
 
+/// A convolution of two images; `end` is what is added behind their last rows and columns.
+pub fn two_images(
+    [channels, made, groups]: [usize; 3],
+    [image, kernel]: [[usize; 2]; 2],
+    [strides, dilations]: [[usize; 2]; 2],
+    [begin, end]: [[usize; 2]; 2],
+) -> Geometry {
+    let output = [0, 1].map(|at| {
+        let reach = (kernel[at] - 1) * dilations[at] + 1;
+        (image[at] + begin[at] + end[at] - reach) / strides[at] + 1
+    });
+    Geometry {
+        batch: 2,
+        channels,
+        made,
+        groups,
+        image,
+        kernel,
+        strides,
+        dilations,
+        begin,
+        output,
+    }
+}
+
 #[test]
 fn convolutions_of_all_shapes_are_those_of_the_formula() {
     let cases = [
@@ -125,22 +150,13 @@ fn convolutions_of_all_shapes_are_those_of_the_formula() {
         (4, 5, 1, [30, 4], [5, 1], [1, 1], [2, 1], [4, 0], [4, 0]),
     ];
     for (channels, made, groups, image, kernel, strides, dilations, begin, end) in cases {
-        let output = [0, 1].map(|at| {
-            let reach = (kernel[at] - 1) * dilations[at] + 1;
-            (image[at] + begin[at] + end[at] - reach) / strides[at] + 1
-        });
-        let g = Geometry {
-            batch: 2,
-            channels,
-            made,
-            groups,
-            image,
-            kernel,
-            strides,
-            dilations,
-            begin,
-            output,
-        };
+        let g = two_images(
+            [channels, made, groups],
+            [image, kernel],
+            [strides, dilations],
+            [begin, end],
+        );
+        let output = g.output;
         let per_group = channels / groups;
         let x = numbers(2 * channels * image[0] * image[1], 7);
         let w = numbers(made * per_group * kernel[0] * kernel[1], 8);

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use super::super::activation::Activation;
-use super::super::conv::{FEW, Geometry, Patches};
+use super::super::conv::{FEW, Geometry, Patches, each_group, turn_round};
 use super::super::floats::Numbers;
 use super::super::gemm::Target;
 use super::super::integer::panel::{COLUMNS, DEPTH, Kernel, Signed};
@@ -184,13 +184,7 @@ pub(in super::super) fn conv(
         }
         Some(())
     };
-    let parts = g.batch * g.groups;
-    if parts >= rayon::current_num_threads() && parts > 1 {
-        let each = output.par_chunks_exact_mut(output_len).enumerate();
-        return each.map(|(at, output)| one(at, output)).collect();
-    }
-    let each = output.chunks_exact_mut(output_len).enumerate();
-    each.map(|(at, output)| one(at, output)).collect()
+    each_group(g, output, output_len, one)
 }
 
 /// Planes of an image as codes, `[⌈channels / 4⌉, plane]`, four channels in each. Channels that
@@ -279,18 +273,12 @@ impl Job<'_> {
             let to = Target(unsafe { self.output.0.add(first) });
             scale_back(&made, &self.lines, to, windows, width);
         }
-        if self.activation != Activation::None {
-            let first = panels.start * COLUMNS;
-            let width = windows.min(panels.end * COLUMNS) - first;
-            for row in 0..self.lines.len() {
-                // SAFETY: the same elements as above, and no other reference to them.
-                let part = unsafe {
-                    let start = self.output.0.add(row * windows + first);
-                    std::slice::from_raw_parts_mut(start, width)
-                };
-                self.activation.apply(part);
-            }
-        }
+        let columns = panels.start * COLUMNS..(panels.end * COLUMNS).min(windows);
+        // SAFETY: the same elements as above, and no other reference to them.
+        unsafe {
+            self.output
+                .activate(self.activation, 0..self.lines.len(), columns, windows)
+        };
     }
 }
 
@@ -304,14 +292,7 @@ vectorised! {
             });
             // SAFETY: the caller's output holds these rows and columns, and nobody else writes
             // them.
-            unsafe {
-                let to = to.0.add(row * stride);
-                if width == COLUMNS {
-                    std::ptr::copy_nonoverlapping(numbers.as_ptr(), to, COLUMNS);
-                } else {
-                    std::ptr::copy_nonoverlapping(numbers.as_ptr(), to, width.min(COLUMNS));
-                }
-            }
+            unsafe { Target(to.0.add(row * stride)).write(&numbers, width) };
         }
     }
 }
@@ -340,12 +321,7 @@ fn windows_as_rows(
     }
     let mut turned = vec![0.0; output.len()];
     weights.multiply(codes, &codings, bias, activation, &mut turned)?;
-    let made = output.len() / windows;
-    for (at, to) in output.chunks_exact_mut(windows).enumerate() {
-        let from = turned.get(at..)?.iter().step_by(made);
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-    }
-    Some(())
+    turn_round(&turned, windows, output)
 }
 
 #[cfg(test)]

@@ -260,18 +260,12 @@ impl Job<'_> {
                 scale_back(made, codings, columns, c, weights.columns);
             }
         }
-        if self.activation != Activation::None {
-            let first = panels.start * COLUMNS;
-            let width = weights.columns.min(panels.end * COLUMNS) - first;
-            for row in rows {
-                // SAFETY: the same elements as above, and no other reference to them.
-                let part = unsafe {
-                    let start = self.c.0.add(row * weights.columns + first);
-                    std::slice::from_raw_parts_mut(start, width)
-                };
-                self.activation.apply(part);
-            }
-        }
+        let columns = panels.start * COLUMNS..(panels.end * COLUMNS).min(weights.columns);
+        // SAFETY: the same elements as above, and no other reference to them.
+        unsafe {
+            self.c
+                .activate(self.activation, rows, columns, weights.columns)
+        };
     }
 }
 
@@ -307,14 +301,7 @@ vectorised! {
                 *to = sum as f32 * (coding.scale * scale) + bias;
             }
             // SAFETY: the caller's C holds these rows and columns, and nobody else writes them.
-            unsafe {
-                let to = c.0.add(row * stride);
-                if columns.width == COLUMNS {
-                    std::ptr::copy_nonoverlapping(line.as_ptr(), to, COLUMNS);
-                } else {
-                    std::ptr::copy_nonoverlapping(line.as_ptr(), to, columns.width);
-                }
-            }
+            unsafe { Target(c.0.add(row * stride)).write(&line, columns.width) };
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::super::super::conv::{Filters, conv};
-use super::super::super::gemm::tests::numbers;
+use super::super::super::gemm::tests::{numbers, two_images};
 use super::*;
 
 /// Windows, strides, holes, groups and channels that don't fill fours, against filters of
@@ -21,22 +21,13 @@ fn convolutions_are_near_those_of_f32() {
         (64, 64, 1, [40, 40], [3, 3], [1, 1], [1, 1], [1, 1], [1, 1]),
     ];
     for (channels, made, groups, image, kernel, strides, dilations, begin, end) in cases {
-        let output = std::array::from_fn(|at| {
-            let reach = (kernel[at] - 1) * dilations[at] + 1;
-            (image[at] + begin[at] + end[at] - reach) / strides[at] + 1
-        });
-        let g = Geometry {
-            batch: 2,
-            channels,
-            made,
-            groups,
-            image,
-            kernel,
-            strides,
-            dilations,
-            begin,
-            output,
-        };
+        let g = two_images(
+            [channels, made, groups],
+            [image, kernel],
+            [strides, dilations],
+            [begin, end],
+        );
+        let output = g.output;
         let shape = [made, channels / groups, kernel[0], kernel[1]];
         let depth: usize = shape.iter().skip(1).product();
         let mut x = numbers(2 * channels * image[0] * image[1], 7);
