@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
@@ -107,11 +108,7 @@ impl Records {
         function: &FunctionName,
         number: VersionNumber,
     ) -> Result<Option<VersionRecord>> {
-        let key = version_key(function, number);
-        let bytes = self.versions.get(&key).map_err(self.sled())?;
-        bytes
-            .map(|bytes| record::decode(&bytes, &what_version(&key)))
-            .transpose()
+        self.one(&self.versions, &version_key(function, number), what_version)
     }
 
     /// The versions of one function, or of all, in order.
@@ -119,16 +116,13 @@ impl Records {
         &self,
         function: Option<&FunctionName>,
     ) -> impl Iterator<Item = Result<VersionRecord>> {
-        let prefix = function.map(|name| format!("{name}\0")).unwrap_or_default();
-        self.versions.scan_prefix(prefix).map(|entry| {
-            let (key, bytes) = entry.map_err(self.sled())?;
-            record::decode(&bytes, &what_version(&key))
-        })
+        let prefix = function.map(prefix).unwrap_or_default();
+        self.all(&self.versions, &prefix, what_version)
     }
 
     /// The numbers of a function's versions, in order; reads no record.
     pub(crate) fn numbers(&self, function: &FunctionName) -> Result<Vec<VersionNumber>> {
-        let keys = self.versions.scan_prefix(format!("{function}\0")).keys();
+        let keys = self.versions.scan_prefix(prefix(function)).keys();
         keys.map(|key| {
             let key = key.map_err(self.sled())?;
             let number = number_in(&key);
@@ -143,11 +137,7 @@ impl Records {
         &self,
         function: &FunctionName,
     ) -> impl DoubleEndedIterator<Item = Result<PolicyRecord>> {
-        let replaced = self.policies.scan_prefix(format!("{function}\0"));
-        replaced.map(|entry| {
-            let (key, bytes) = entry.map_err(self.sled())?;
-            record::decode(&bytes, &what_policy(&key))
-        })
+        self.all(&self.policies, &prefix(function), what_policy)
     }
 
     /// One of these.
@@ -156,11 +146,7 @@ impl Records {
         function: &FunctionName,
         revision: Revision,
     ) -> Result<Option<PolicyRecord>> {
-        let key = policy_key(function, revision);
-        let bytes = self.policies.get(&key).map_err(self.sled())?;
-        bytes
-            .map(|bytes| record::decode(&bytes, &what_policy(&key)))
-            .transpose()
+        self.one(&self.policies, &policy_key(function, revision), what_policy)
     }
 
     /// The rollouts of a function that are kept, oldest first.
@@ -168,10 +154,32 @@ impl Records {
         &self,
         function: &FunctionName,
     ) -> impl DoubleEndedIterator<Item = Result<RolloutRecord>> {
-        let kept = self.rollouts.scan_prefix(format!("{function}\0"));
-        kept.map(|entry| {
+        self.all(&self.rollouts, &prefix(function), what_rollout)
+    }
+
+    /// The record of a key; `what` names it in errors.
+    fn one<T: DeserializeOwned>(
+        &self,
+        tree: &sled::Tree,
+        key: &[u8],
+        what: fn(&[u8]) -> String,
+    ) -> Result<Option<T>> {
+        let bytes = tree.get(key).map_err(self.sled())?;
+        bytes
+            .map(|bytes| record::decode(&bytes, &what(key)))
+            .transpose()
+    }
+
+    /// The records whose keys begin so, in order of these.
+    fn all<T: DeserializeOwned>(
+        &self,
+        tree: &sled::Tree,
+        prefix: &[u8],
+        what: fn(&[u8]) -> String,
+    ) -> impl DoubleEndedIterator<Item = Result<T>> + use<'_, T> {
+        tree.scan_prefix(prefix).map(move |entry| {
             let (key, bytes) = entry.map_err(self.sled())?;
-            record::decode(&bytes, &what_rollout(&key))
+            record::decode(&bytes, &what(&key))
         })
     }
 
@@ -290,25 +298,29 @@ fn check_schema(dir: &Path, found: &[u8]) -> Result<()> {
     }
 }
 
-fn version_key(function: &FunctionName, number: VersionNumber) -> Vec<u8> {
-    let mut key = function.as_str().as_bytes().to_vec();
-    key.push(0);
-    key.extend(number.get().to_be_bytes());
+/// What the keys of all that a function has begin with.
+fn prefix(function: &FunctionName) -> Vec<u8> {
+    let mut prefix = function.as_str().as_bytes().to_vec();
+    prefix.push(0);
+    prefix
+}
+
+fn key(function: &FunctionName, number: &[u8]) -> Vec<u8> {
+    let mut key = prefix(function);
+    key.extend(number);
     key
+}
+
+fn version_key(function: &FunctionName, number: VersionNumber) -> Vec<u8> {
+    key(function, &number.get().to_be_bytes())
 }
 
 fn policy_key(function: &FunctionName, revision: Revision) -> Vec<u8> {
-    let mut key = function.as_str().as_bytes().to_vec();
-    key.push(0);
-    key.extend(revision.get().to_be_bytes());
-    key
+    key(function, &revision.get().to_be_bytes())
 }
 
 fn rollout_key(function: &FunctionName, number: u64) -> Vec<u8> {
-    let mut key = function.as_str().as_bytes().to_vec();
-    key.push(0);
-    key.extend(number.to_be_bytes());
-    key
+    key(function, &number.to_be_bytes())
 }
 
 fn number_in(key: &[u8]) -> Option<VersionNumber> {
@@ -319,33 +331,27 @@ fn what_function(name: &str) -> String {
     format!("the record of function `{name}`")
 }
 
+fn what_version(key: &[u8]) -> String {
+    let number = number_in(key).map_or(0, VersionNumber::get);
+    what("version", key, number.into())
+}
+
 fn what_policy(key: &[u8]) -> String {
-    let name = key.split(|b| *b == 0).next().unwrap_or_default();
-    let revision = key
-        .last_chunk()
-        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    format!(
-        "the record of policy {revision} of `{}`",
-        String::from_utf8_lossy(name)
-    )
+    what("policy", key, last_u64(key))
 }
 
 fn what_rollout(key: &[u8]) -> String {
-    let name = key.split(|b| *b == 0).next().unwrap_or_default();
-    let number = key
-        .last_chunk()
-        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    format!(
-        "the record of rollout {number} of `{}`",
-        String::from_utf8_lossy(name)
-    )
+    what("rollout", key, last_u64(key))
 }
 
-fn what_version(key: &[u8]) -> String {
+fn last_u64(key: &[u8]) -> u64 {
+    key.last_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// How errors name a record that a function has.
+fn what(kind: &str, key: &[u8], number: u64) -> String {
     let name = key.split(|b| *b == 0).next().unwrap_or_default();
-    let number = number_in(key).map_or(0, VersionNumber::get);
-    format!(
-        "the record of version {number} of `{}`",
-        String::from_utf8_lossy(name)
-    )
+    let name = String::from_utf8_lossy(name);
+    format!("the record of {kind} {number} of `{name}`")
 }
