@@ -2,14 +2,13 @@
 
 use clap::Args;
 use firebox_registry::{FunctionName, Label, VersionNumber};
-use reqwest::Method;
 
 use crate::api::Traffic;
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::functions::labels;
 use crate::output::Format;
-use crate::traffic::{Why, known, policy_path};
+use crate::traffic::{Why, update};
 
 /// `firebox label`
 #[derive(Args, Debug)]
@@ -40,20 +39,11 @@ pub struct LabelArgs {
 
 /// Shows or changes a function's labels.
 pub async fn label(args: LabelArgs, client: &Client) -> Result {
-    let path = policy_path(&args.name);
-    let (answer, etag) = client.get_tagged(&path).await?;
-    let now = known(answer.clone())?;
-    let wanted = match &args.label {
-        Some(label) => changed(now.clone(), label, args.version, args.remove)?,
-        None => now.clone(),
+    let change = |now| match &args.label {
+        Some(label) => changed(now, label, args.version, args.remove),
+        None => Ok(now),
     };
-    let answer = match wanted == now {
-        true => answer,
-        false => {
-            let change = args.why.change(etag);
-            client.change(Method::PUT, &path, &wanted, &change).await?
-        }
-    };
+    let answer = update(client, &args.name, &args.why, change).await?;
     args.format
         .show(answer, |policy: Traffic| match policy.labels.is_empty() {
             true => format!("{} has no labels", args.name),
@@ -81,6 +71,7 @@ fn changed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traffic::known;
 
     #[test]
     fn a_label_moves_and_goes_and_all_else_stays() {

@@ -82,6 +82,15 @@ struct StartArgs {
     /// How far back guards look, from 1s to 1h
     #[arg(long, value_name = "TIME", default_value = "60s")]
     window: humantime::Duration,
+    #[command(flatten)]
+    because: Because,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What goes into the history with what is done.
+#[derive(Args, Debug)]
+struct Because {
     /// Why, for the history
     #[arg(
         long,
@@ -90,8 +99,13 @@ struct StartArgs {
         hide_default_value = true
     )]
     reason: String,
-    #[command(flatten)]
-    format: Format,
+}
+
+impl From<Because> for Change {
+    fn from(Because { reason }: Because) -> Self {
+        let if_match = None;
+        Self { reason, if_match }
+    }
 }
 
 /// `firebox rollout status`
@@ -118,14 +132,8 @@ struct StatusArgs {
 struct ActArgs {
     /// The function
     name: FunctionName,
-    /// Why, for the history
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    reason: String,
+    #[command(flatten)]
+    because: Because,
     #[command(flatten)]
     format: Format,
 }
@@ -184,13 +192,6 @@ fn path(name: &FunctionName) -> [&str; 4] {
     ["v1", "functions", name.as_str(), "rollout"]
 }
 
-fn because(reason: String) -> Change {
-    Change {
-        reason,
-        if_match: None,
-    }
-}
-
 async fn start(args: StartArgs, client: &Client) -> Result {
     let mut body = json!({
         "to": args.to,
@@ -204,7 +205,7 @@ async fn start(args: StartArgs, client: &Client) -> Result {
         members.insert("guards".into(), json!(args.guards));
     }
     let path = path(&args.name);
-    let change = because(args.reason);
+    let change = args.because.into();
     let answer = client.change(Method::POST, &path, &body, &change).await?;
     args.format.show(answer, status)
 }
@@ -212,7 +213,7 @@ async fn start(args: StartArgs, client: &Client) -> Result {
 async fn act(args: ActArgs, action: &str, body: &Value, client: &Client) -> Result {
     let [v1, functions, name, rollout] = path(&args.name);
     let path = [v1, functions, name, rollout, action];
-    let change = because(args.reason);
+    let change = args.because.into();
     let answer = client.change(Method::POST, &path, body, &change).await?;
     args.format.show(answer, status)
 }

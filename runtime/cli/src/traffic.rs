@@ -181,7 +181,6 @@ fn basis_points(text: &str) -> Result<u32, String> {
 
 /// Shows or sets a function's policy.
 pub async fn traffic(args: TrafficArgs, client: &Client) -> Result {
-    let path = policy_path(&args.name);
     check(&args.shares)?;
     if args.history {
         let answer = client
@@ -191,16 +190,7 @@ pub async fn traffic(args: TrafficArgs, client: &Client) -> Result {
             .format
             .show(answer, |Policies { policies }| history(&policies));
     }
-    let (read, etag) = client.get_tagged(&path).await?;
-    let now: Traffic = known(read.clone())?;
-    let wanted = changed(now.clone(), &args)?;
-    let answer = match wanted == now {
-        true => read,
-        false => {
-            let change = args.why.change(etag);
-            client.change(Method::PUT, &path, &wanted, &change).await?
-        }
-    };
+    let answer = update(client, &args.name, &args.why, |now| changed(now, &args)).await?;
     args.format
         .show(answer, |policy: Traffic| shown(args.name.as_str(), &policy))
 }
@@ -213,6 +203,25 @@ pub fn policy_path(name: &FunctionName) -> [&str; 4] {
 /// A policy that this Firebox knows whole.
 pub fn known(answer: Value) -> Result<Traffic> {
     serde_json::from_value(answer).context(|| "the server's policy is of another form".into())
+}
+
+/// Reads a function's policy and writes back what is to be changed, if anything is; gives the
+/// policy that holds then.
+pub async fn update(
+    client: &Client,
+    name: &FunctionName,
+    why: &Why,
+    change: impl FnOnce(Traffic) -> Result<Traffic>,
+) -> Result<Value> {
+    let path = policy_path(name);
+    let (read, etag) = client.get_tagged(&path).await?;
+    let now = known(read.clone())?;
+    let wanted = change(now.clone())?;
+    if wanted == now {
+        return Ok(read);
+    }
+    let change = why.change(etag);
+    client.change(Method::PUT, &path, &wanted, &change).await
 }
 
 /// A policy, for people.
