@@ -613,6 +613,8 @@ mod what_can_not_be {
         refused(&server, json!({"to": 9}), 404, &["no version 9"]).await;
         refused(&server, json!({"to": 0}), 400, &["version"]).await;
         refused(&server, json!({"steps": "100%"}), 400, &["to"]).await;
+        let list = json!([2, "100%", [], 1, "60s"]);
+        refused(&server, list, 400, &["no JSON object"]).await;
         refused(
             &server,
             json!({"to": 2, "guard": []}),

@@ -79,10 +79,9 @@ pub struct Call {
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
     by_policy: bool,
-    /// Who is asked as well, and what.
-    shadow: Option<Arc<Version>>,
+    /// Who is asked as well, the way there, and what.
+    shadow: Option<(Arc<Version>, Shadow)>,
     copied: OnceLock<(Question, Named)>,
-    shadows: Shadow,
 }
 
 /// A request that was let in before its version is known.
@@ -191,6 +190,7 @@ impl Gateway {
             true => route.shadow(id, &version),
             false => None,
         };
+        let shadow = shadow.map(|version| (version, self.shadow.clone()));
         let (started, place) = match early {
             Some(early) => (early.started, early.place),
             None => (Instant::now(), self.admission.enter()?),
@@ -211,7 +211,6 @@ impl Gateway {
             by_policy,
             shadow,
             copied: OnceLock::new(),
-            shadows: self.shadow.clone(),
         }))
     }
 
@@ -342,7 +341,7 @@ impl Call {
             }
         }
         match (self.shadow.take(), self.copied.take()) {
-            (Some(shadow), Some((question, outputs))) if response.status().is_success() => {
+            (Some((shadow, way)), Some((question, outputs))) if response.status().is_success() => {
                 let copied = Copied {
                     primary: self.version.clone(),
                     shadow,
@@ -350,7 +349,7 @@ impl Call {
                     outputs,
                     took: spent.total,
                 };
-                self.shadows.after(response, copied)
+                way.after(response, copied)
             }
             _ => response,
         }

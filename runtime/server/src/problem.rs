@@ -1,6 +1,7 @@
 //! What can go wrong with a request, and the one table that says how each case
 //! is answered: status, title and what to do next (RFC 9457 problem details).
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{self, RefOr};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::protocol::info::PolicyInfo;
 
@@ -452,12 +454,33 @@ pub struct Problem {
     current: Option<Box<PolicyInfo>>,
 }
 
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        refusals(&Self::name(), "application/problem+json")
+    }
+}
+
 /// What went wrong, as the Open Inference Protocol has it.
 #[derive(Serialize, ToSchema)]
 pub struct V2Problem {
     /// One sentence.
     #[schema(example = "there is no function `fil-type`")]
     error: String,
+}
+
+impl IntoResponses for V2Problem {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        refusals(&Self::name(), "application/json")
+    }
+}
+
+/// What an operation may answer instead of what it is for.
+fn refusals(schema: &str, media_type: &str) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let content = openapi::Content::new(Some(openapi::Ref::from_schema_name(schema)));
+    let response = openapi::ResponseBuilder::new()
+        .description("What went wrong")
+        .content(media_type, content);
+    BTreeMap::from([("default".to_owned(), response.build().into())])
 }
 
 fn list(numbers: &[u32]) -> String {

@@ -153,6 +153,17 @@ pub fn object<T: DeserializeOwned>(body: &[u8], form: &str) -> Result<T, Failure
     serde_json::from_str(text).map_err(|error| wrong(&error))
 }
 
+/// The same where there may be no body at all.
+pub fn object_or_default<T: DeserializeOwned + Default>(
+    body: &[u8],
+    form: &str,
+) -> Result<T, Failure> {
+    match body.trim_ascii() {
+        b"" => Ok(T::default()),
+        body => object(body, form),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;

@@ -37,7 +37,7 @@ pub async fn functions(State(app): State<Arc<App>>) -> Response {
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = FunctionInfo, description = "The function"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn function(
@@ -55,7 +55,7 @@ pub async fn function(
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn delete_function(

@@ -234,7 +234,7 @@ pub fn etag(revision: Revision) -> HeaderValue {
 
 /// A time of a record. One that no calendar has, as of a clock that went astray, is the last of
 /// the year 9999.
-fn rfc3339(unix_ms: u64) -> String {
+pub fn rfc3339(unix_ms: u64) -> String {
     const LAST: u64 = 253_402_300_799_999;
     let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST));
     humantime::format_rfc3339_millis(time).to_string()

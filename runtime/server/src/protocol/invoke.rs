@@ -41,7 +41,7 @@ type Pairs = Vec<(String, String)>;
                 ("X-Firebox-Version" = u32, description = "The version that answered"),
                 ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
             )),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn split(
@@ -79,7 +79,7 @@ pub async fn split(
                 ("X-Firebox-Version" = u32, description = "The version that answered"),
                 ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
             )),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn version(
@@ -109,7 +109,7 @@ pub async fn version(
                 ("X-Firebox-Version" = u32, description = "The version that answered"),
                 ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
             )),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn labelled(

@@ -1,7 +1,7 @@
 //! `/v1/functions/{f}/rollout`, `/rollouts` and `/shadow`: traffic moved under guards, and copied.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
-use super::{body, change, utf8};
+use super::info::rfc3339;
+use super::{body, change, object, object_or_default};
 use crate::problem::{Failure, Problem};
 use crate::rollout::guard::{self, Guard};
 use crate::rollout::text::Misread;
@@ -236,12 +237,6 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn rfc3339(unix_ms: u64) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
-    let time = time.unwrap_or(UNIX_EPOCH);
-    humantime::format_rfc3339_millis(time).to_string()
-}
-
 fn info(app: &App, name: &FunctionName, record: RolloutRecord) -> RolloutInfo {
     let live = match record.state.is_active() {
         true => app.rollouts.live(name),
@@ -265,7 +260,7 @@ async fn latest(app: &Arc<App>, name: FunctionName) -> Result<RolloutInfo> {
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = RolloutInfo, description = "The rollout, with its latest verdicts"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn status(State(app): State<Arc<App>>, Path(function): Path<String>) -> Result<Response> {
@@ -279,7 +274,7 @@ pub async fn status(State(app): State<Arc<App>>, Path(function): Path<String>) -
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = Rollouts, description = "The last 20, newest first"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn history(
@@ -310,7 +305,7 @@ pub async fn history(
         (status = 201, body = RolloutInfo, description = "It has begun"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Another is under way, or the version takes all the traffic already"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn start(
@@ -322,13 +317,12 @@ pub async fn start(
     let name = known(&app, &function)?;
     let change = change(&headers)?;
     let body = body::read(&headers, body, MAX_BODY).await?;
-    let asked: StartRollout = serde_json::from_str(utf8(&body)?).map_err(|error| {
-        Failure::BadBody(format!(
-            "expected a rollout like {{\"to\": 2, \"steps\": \"{}\", \"guards\": [\"{}\"]}}: {error}",
-            plan::DEFAULT,
-            guard::DEFAULT.join("\", \""),
-        ))
-    })?;
+    let form = format!(
+        "a rollout like {{\"to\": 2, \"steps\": \"{}\", \"guards\": [\"{}\"]}}",
+        plan::DEFAULT,
+        guard::DEFAULT.join("\", \""),
+    );
+    let asked: StartRollout = object(&body, &form)?;
     let new = asked.checked()?;
     // Callers shall not wait for it to load, and one that can't be loaded gets none.
     let version = app.routing.table().version(&function, new.canary)?;
@@ -357,7 +351,7 @@ pub async fn start(
         (status = 200, body = RolloutInfo, description = "How it stands now"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "None is under way"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn act(
@@ -369,12 +363,7 @@ pub async fn act(
     let name = known(&app, &function)?;
     let Change { author, reason } = change(&headers)?;
     let body = body::read(&headers, body, MAX_BODY).await?;
-    let asked = match utf8(&body)?.trim() {
-        "" => ActOnRollout::default(),
-        json => serde_json::from_str(json).map_err(|error| {
-            Failure::BadBody(format!("expected nothing, or {{\"full\": true}}: {error}"))
-        })?,
-    };
+    let asked: ActOnRollout = object_or_default(&body, "nothing, or {\"full\": true}")?;
     let (decide, done): (fn(&RolloutRecord) -> RolloutMove, _) = match action.as_str() {
         "pause" => (|_| RolloutMove::Pause, "paused"),
         "resume" => (|_| RolloutMove::Resume, "resumed"),
@@ -426,7 +415,7 @@ pub struct ShadowInfo {
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = ShadowInfo, description = "By pairs of versions"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn shadow(State(app): State<Arc<App>>, Path(function): Path<String>) -> Result<Response> {

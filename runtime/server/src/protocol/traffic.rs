@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::{Policies, PolicyInfo, etag};
-use super::{body, change, header, object};
+use super::{body, change, header, object, object_or_default};
 use crate::problem::{Failure, Problem};
 use crate::server::App;
 
@@ -31,7 +31,7 @@ const MAX_BODY: usize = 1 << 20;
         (status = 200, body = Policy, description = "The policy; its ETag is that of its revision",
             headers(("ETag" = String, description = "The revision in quotes, for `If-Match`")),
             example = json!({"weights": {"1": 9000, "2": 1000}, "labels": {"stable": 1}})),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn traffic(
@@ -61,7 +61,7 @@ pub async fn traffic(
             headers(("ETag" = String, description = "The new revision in quotes"))),
         (status = 412, body = Problem, content_type = "application/problem+json",
             description = "The policy was changed since it was read; `current` is the one that holds"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn set_traffic(
@@ -89,7 +89,7 @@ pub async fn set_traffic(
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = Policies, description = "The last 100, newest first"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn policies(
@@ -111,7 +111,7 @@ pub async fn policies(
     ),
     responses(
         (status = 200, body = PolicyInfo, description = "The policy"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn policy(
@@ -152,7 +152,7 @@ pub struct Rollback {
             headers(("ETag" = String, description = "The new revision in quotes"))),
         (status = 412, body = Problem, content_type = "application/problem+json",
             description = "The policy was changed since it was read; `current` is the one that holds"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn rollback(
@@ -164,10 +164,7 @@ pub async fn rollback(
     let name = known(&app, &function)?;
     let (if_match, change) = (if_match(&headers)?, change(&headers)?);
     let body = body::read(&headers, body, MAX_BODY).await?;
-    let wanted = match body.trim_ascii() {
-        b"" => Rollback::default(),
-        body => object(body, "nothing, or {\"to_policy\": 7}")?,
-    };
+    let wanted: Rollback = object_or_default(&body, "nothing, or {\"to_policy\": 7}")?;
     let restored = write(&app, name, move |app, name| {
         app.registry
             .restore_policy(name, wanted.to_policy, change, if_match)

@@ -77,7 +77,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = ModelMetadata, description = "Its versions and tensors"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn model(
@@ -94,7 +94,7 @@ pub async fn model(
     params(("f" = String, Path, description = "The function"), ("n" = String, Path, description = "The version, or a label")),
     responses(
         (status = 200, body = ModelMetadata, description = "Its versions and tensors"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn model_version(
@@ -111,7 +111,7 @@ pub async fn model_version(
     params(("f" = String, Path, description = "The function"), ("l" = String, Path, description = "The label")),
     responses(
         (status = 200, body = ModelMetadata, description = "Its versions and tensors"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn model_label(
@@ -130,7 +130,7 @@ pub async fn model_label(
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = ModelReady, description = "It can"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn model_ready(
@@ -147,7 +147,7 @@ pub async fn model_ready(
     params(("f" = String, Path, description = "The function"), ("n" = String, Path, description = "The version, or a label")),
     responses(
         (status = 200, body = ModelReady, description = "It can"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn model_version_ready(
@@ -164,7 +164,7 @@ pub async fn model_version_ready(
     params(("f" = String, Path, description = "The function"), ("l" = String, Path, description = "The label")),
     responses(
         (status = 200, body = ModelReady, description = "It can"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn model_label_ready(
@@ -188,7 +188,7 @@ pub async fn model_label_ready(
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
         (status = 200, body = Object, description = "`model_name`, `model_version` and `outputs`"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn infer(
@@ -211,7 +211,7 @@ pub async fn infer(
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
         (status = 200, body = Object, description = "`model_name`, `model_version` and `outputs`"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn infer_version(
@@ -234,7 +234,7 @@ pub async fn infer_version(
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
         (status = 200, body = Object, description = "`model_name`, `model_version` and `outputs`"),
-        (status = "default", body = V2Problem, description = "What went wrong"),
+        V2Problem,
     ),
 )]
 pub async fn infer_label(

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::{VersionInfo, Versions};
-use super::{body, object, version_number};
+use super::{bad_request, body, object, version_number};
 use crate::diff::{Difference, difference};
 use crate::problem::{Failure, Problem};
 use crate::server::App;
@@ -32,7 +32,7 @@ const MAX_RETENTION: usize = 4 << 10;
     params(("f" = String, Path, description = "The function")),
     responses(
         (status = 200, body = Versions, description = "In the order of their numbers"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn versions(
@@ -57,7 +57,7 @@ pub async fn versions(
     ),
     responses(
         (status = 200, body = VersionInfo, description = "The version"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn version(
@@ -82,7 +82,7 @@ pub async fn version(
     responses(
         (status = 201, body = VersionInfo, description = "A new version"),
         (status = 200, body = VersionInfo, description = "This very bundle is a version already"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn upload(
@@ -91,9 +91,7 @@ pub async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let name: FunctionName = function
-        .parse()
-        .map_err(|error| Failure::BadRequest(format!("{error}")))?;
+    let name: FunctionName = function.parse().map_err(bad_request)?;
     let outcome = upload::receive(&app, &name, &headers, body).await;
     // Compiling and the dry run leave much freed memory behind.
     let residency = app.residency.clone();
@@ -129,7 +127,7 @@ pub async fn upload(
         (status = 204, description = "It is gone"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "The policy names it; the detail says by which shares and labels"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn delete_version(
@@ -158,7 +156,7 @@ pub async fn delete_version(
             headers(("ETag" = String, description = "The bundle's digest in quotes"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "The version is from before bundles were kept"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn bundle(
@@ -198,7 +196,7 @@ pub async fn bundle(
     ),
     responses(
         (status = 200, body = Difference, description = "Keys of the manifest and files that differ"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn diff(
@@ -242,7 +240,7 @@ pub struct Retired {
     request_body(content = Retention, example = json!({"keep_last": 5})),
     responses(
         (status = 200, body = Retired, description = "What was deleted"),
-        (status = "default", body = Problem, content_type = "application/problem+json", description = "What went wrong"),
+        Problem,
     ),
 )]
 pub async fn set_retention(
