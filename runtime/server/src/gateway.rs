@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response as HttpResponse;
 use firebox_engine::{RunError, Signature};
 use firebox_sandbox::{
-    Context, ErrorCode, InvokeError, Limits, ModelError, Models, Parameter, Request,
+    Context, ErrorCode, InvokeError, Limits, ModelError, Models, Parameter, Request, Response,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -216,10 +216,7 @@ impl Gateway {
 
     /// Answers one call: loads the version if need be, waits for an instance, runs.
     pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
-        if call.version.is_model() {
-            let fits = call.version.signature.check_inputs(&question.inputs);
-            fits.map_err(|error| Failure::WrongTensor(error.to_string()))?;
-        }
+        call.version.check(&question.inputs)?;
         let lease = match self.residency.resident(&call.version) {
             Some(lease) => lease,
             None => {
@@ -276,21 +273,16 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         let models = Arc::new(CallModels::new(lease.warm.clone(), self.scheduler.clone()));
         let limits = &call.version.record.manifest.limits;
-        let context = Context {
-            limits: Limits {
-                memory: self.max_memory.min(limits.memory.0 as usize),
-                deadline: call.remaining(),
-            },
-            models: models.clone(),
-            assets: code.assets.clone(),
-            network: code.network.clone(),
+        let limits = Limits {
+            memory: self.max_memory.min(limits.memory.0 as usize),
+            deadline: call.remaining(),
         };
         let request = Request {
             id: question.id.unwrap_or_else(|| call.id.to_string()),
             inputs: question.inputs,
             parameters: question.parameters,
         };
-        let result = code.component.invoke(request, context).await;
+        let result = models.clone().invoke(code, limits, request).await;
         call.clocks.queue.add(models.queued.get());
         call.clocks.compute.add(models.computed.get());
         match result {
@@ -474,6 +466,22 @@ impl CallModels {
             queued: Clock::default(),
             computed: Clock::default(),
         }
+    }
+
+    /// Runs a component in an instance of its own, which uses these models.
+    pub async fn invoke(
+        self: Arc<Self>,
+        code: &Code,
+        limits: Limits,
+        request: Request,
+    ) -> Result<Response, InvokeError> {
+        let context = Context {
+            limits,
+            models: self,
+            assets: code.assets.clone(),
+            network: code.network.clone(),
+        };
+        code.component.invoke(request, context).await
     }
 
     fn find(&self, name: &str) -> Result<&Arc<Loaded>, ModelError> {

@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
 use crate::rollout::window::{Outcome, Window};
+use crate::scheduler::Named;
 use crate::shadow::Comparisons;
 
 mod key;
@@ -85,6 +86,15 @@ impl Version {
     /// Whether it has no code of its own.
     pub fn is_model(&self) -> bool {
         self.record.component.is_none()
+    }
+
+    /// Checks the inputs of a model alone: a component checks its own.
+    pub fn check(&self, inputs: &Named) -> Result<(), Failure> {
+        let fits = match self.is_model() {
+            true => self.signature.check_inputs(inputs),
+            false => Ok(()),
+        };
+        fits.map_err(|error| Failure::WrongTensor(error.to_string()))
     }
 
     /// Whether an invoke's body goes to it as it is, not as JSON by input name.

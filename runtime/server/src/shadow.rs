@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use firebox_sandbox::{Context, Limits, Request};
+use firebox_sandbox::{Limits, Request};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
@@ -234,30 +234,23 @@ impl Worker {
             .spawn(async move { residency.warm(&wanted).await });
         let lease = warm.await.map_err(|_| Failure::ShuttingDown)??;
         let cold = asked.elapsed();
-        if version.is_model() {
-            let fits = version.signature.check_inputs(&question.inputs);
-            fits.map_err(|error| Failure::WrongTensor(error.to_string()))?;
-        }
+        version.check(&question.inputs)?;
         let outputs = match &lease.warm.code {
             Some(code) => {
                 let models = CallModels::new(lease.warm.clone(), scheduler.clone());
                 let memory = version.record.manifest.limits.memory.0 as usize;
-                let context = Context {
-                    limits: Limits {
-                        memory: self.max_memory.min(memory),
-                        deadline: limit.saturating_sub(cold),
-                    },
-                    models: Arc::new(models),
-                    assets: code.assets.clone(),
-                    network: code.network.clone(),
+                let limits = Limits {
+                    memory: self.max_memory.min(memory),
+                    deadline: limit.saturating_sub(cold),
                 };
                 let request = Request {
                     id: question.id.unwrap_or_else(|| Uuid::now_v7().to_string()),
                     inputs: question.inputs,
                     parameters: question.parameters,
                 };
-                let response = code.component.invoke(request, context).await;
+                let response = Arc::new(models).invoke(code, limits, request);
                 response
+                    .await
                     .map_err(|error| invoke_failure(error, limit))?
                     .outputs
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
 use firebox_registry::NewVersion;
-use firebox_sandbox::{Context, Limits, Parameter, Request};
+use firebox_sandbox::{Limits, Parameter, Request};
 
 use super::{Folder, blocking, load, refused};
 use crate::gateway::{CallModels, invoke_failure};
@@ -196,21 +196,17 @@ async fn run_once(
         return Ok(());
     };
     let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
-    let context = Context {
-        limits: Limits {
-            memory,
-            deadline: limits.deadline,
-        },
-        models: Arc::new(CallModels::new(warm.clone(), app.scheduler.clone())),
-        assets: code.assets.clone(),
-        network: code.network.clone(),
+    let models = CallModels::new(warm.clone(), app.scheduler.clone());
+    let bounds = Limits {
+        memory,
+        deadline: limits.deadline,
     };
     let request = Request {
         id: "dry-run".into(),
         inputs: run.inputs.clone(),
         parameters: run.parameters.clone(),
     };
-    let answer = code.component.invoke(request, context).await;
+    let answer = Arc::new(models).invoke(code, bounds, request).await;
     answer
         .map(drop)
         .map_err(|error| invoke_failure(error, limits.deadline))
