@@ -22,6 +22,7 @@ pub(crate) use gemm::{Bias, Left, Matrix, Packed, Right, gemm};
 pub(crate) use int8::{Int8, Int8Filters, filters_pay, pays as weights_pay};
 pub(crate) use lstm::Lstm;
 pub(crate) use rows::{layer_norm, reduce, reduce_columns, reduces, softmax};
+pub use spare::release_memory;
 
 /// Elements for which it pays to ask other threads.
 const PART: usize = 1 << 15;

@@ -55,6 +55,7 @@ mod value;
 pub use deviation::{Deviation, deviations};
 pub use device::{Device, DeviceInfo, UnknownDevice, devices};
 pub use error::{LoadError, OpError, RunError};
+pub use kernels::release_memory;
 pub use model::{Model, Options, Tensors};
 pub use narrow::Narrow;
 pub use place::Place;

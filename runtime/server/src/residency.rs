@@ -539,6 +539,7 @@ impl Residency {
             Pooled::Loading(_) => true,
             Pooled::Loaded(model) => model.strong_count() > 0,
         });
+        firebox_engine::release_memory();
         trim();
     }
 }
