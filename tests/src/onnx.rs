@@ -24,6 +24,32 @@ pub fn product(weights: &[f32], size: usize) -> Vec<u8> {
     model(&node("MatMul", &["x", "weights"]), &[constant])
 }
 
+/// `y = weights[x]`, element by element: as many weights as wanted, and next to nothing to compute.
+pub fn lookup(weights: &[f32]) -> Vec<u8> {
+    const INT64: u64 = 7;
+    /// AttributeProto.type, whose number needs two bytes, is INT.
+    const TYPE_INT: [u8; 3] = [0xA0, 0x01, 2];
+    let attribute = [text(1, "to"), int(3, INT64), TYPE_INT.to_vec()].concat();
+    let cast = [
+        text(1, "x"),
+        text(2, "at"),
+        text(4, "Cast"),
+        part(5, &attribute),
+    ]
+    .concat();
+    let gather = [
+        text(1, "weights"),
+        text(1, "at"),
+        text(2, "y"),
+        text(4, "Gather"),
+    ]
+    .concat();
+    let raw: Vec<u8> = weights.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let dims = int(1, weights.len() as u64);
+    let constant = [dims, int(2, FLOAT), text(8, "weights"), part(9, &raw)].concat();
+    graph(&[cast, gather], &[constant])
+}
+
 /// A model whose one node, `strange`, is of an operator that ONNX doesn't have.
 pub fn unknown_operator() -> Vec<u8> {
     model(&node("FrobnicateTwice", &["x"]), &[])
@@ -35,12 +61,17 @@ fn node(kind: &str, inputs: &[&str]) -> Vec<u8> {
 }
 
 fn model(node: &[u8], initializers: &[Vec<u8>]) -> Vec<u8> {
+    graph(&[node.to_vec()], initializers)
+}
+
+fn graph(nodes: &[Vec<u8>], initializers: &[Vec<u8>]) -> Vec<u8> {
+    let nodes: Vec<u8> = nodes.iter().flat_map(|node| part(1, node)).collect();
     let initializers: Vec<u8> = initializers
         .iter()
         .flat_map(|tensor| part(5, tensor))
         .collect();
     let (input, output) = (part(11, &float_vector("x")), part(12, &float_vector("y")));
-    let graph = [part(1, node), text(2, "tiny"), initializers, input, output].concat();
+    let graph = [nodes, text(2, "tiny"), initializers, input, output].concat();
     let opset = [text(1, ""), int(2, 17)].concat();
     [int(1, 8), part(7, &graph), part(8, &opset)].concat()
 }

@@ -57,6 +57,9 @@ pub struct VersionRecord {
     pub models: BTreeMap<String, StoredFile>,
     /// Files by the path that the guest sees.
     pub assets: BTreeMap<String, StoredFile>,
+    /// The body of the dry run; versions from before samples were kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<StoredFile>,
     /// What it takes and gives.
     pub signature: serde_json::Value,
     /// How long the dry run took.
@@ -73,7 +76,7 @@ impl VersionRecord {
     pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
         let code = self.component.iter().chain(&self.compiled);
         let data = self.models.values().chain(self.assets.values());
-        code.chain(data).chain(&self.bundle)
+        code.chain(data).chain(&self.sample).chain(&self.bundle)
     }
 }
 
@@ -167,6 +170,8 @@ pub struct NewVersion {
     pub models: BTreeMap<String, PathBuf>,
     /// Files by the path that the guest sees.
     pub assets: BTreeMap<String, PathBuf>,
+    /// The body of the dry run.
+    pub sample: Option<PathBuf>,
     /// See [`VersionRecord::signature`].
     pub signature: serde_json::Value,
     /// See [`VersionRecord::reference_latency_us`].
@@ -189,6 +194,7 @@ impl From<Unpacked> for NewVersion {
             compiled: None,
             models: unpacked.models,
             assets: unpacked.assets,
+            sample: unpacked.sample,
             signature: serde_json::Value::Null,
             reference_latency_us: None,
             deviation: serde_json::Value::Null,

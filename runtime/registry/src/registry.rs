@@ -128,6 +128,11 @@ impl Registry {
             .as_deref()
             .map(|file| files.store(file))
             .transpose()?;
+        let sample = new
+            .sample
+            .as_deref()
+            .map(|file| files.store(file))
+            .transpose()?;
         let models = files.store_all(&new.models)?;
         let assets = files.store_all(&new.assets)?;
         let bundle = new
@@ -184,6 +189,7 @@ impl Registry {
             compiled,
             models,
             assets,
+            sample,
             signature: new.signature,
             reference_latency_us: new.reference_latency_us,
             deviation: new.deviation,

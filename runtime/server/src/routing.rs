@@ -4,7 +4,7 @@
 //! when the registry's change feed names it. Versions never change, so a rebuilt
 //! route keeps the versions that it had, with everything that is loaded for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
     FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey, StoredFile,
-    Target, VersionNumber, VersionRecord, nearest,
+    Target, Tier, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
@@ -75,12 +75,22 @@ impl Version {
         Self {
             record,
             signature,
-            slot: Slot::new(),
+            slot: Slot::default(),
             compiled,
             metrics: OnceLock::new(),
             window: ArcSwapOption::empty(),
             comparisons: Comparisons::default(),
         }
+    }
+
+    /// As people name it: `echo version 3`.
+    pub fn title(&self) -> String {
+        format!("{} version {}", self.record.function, self.record.number)
+    }
+
+    /// Whether it is of the realtime tier.
+    pub fn is_realtime(&self) -> bool {
+        self.record.manifest.tier == Tier::Realtime
     }
 
     /// Whether it has no code of its own.
@@ -160,12 +170,18 @@ pub struct Route {
 }
 
 impl Route {
-    /// Lays the split out for lookups.
+    /// Lays the split out for lookups, and pins the realtime versions that the policy names.
     pub fn new(
         versions: BTreeMap<VersionNumber, Arc<Version>>,
         current: PolicyRecord,
         keep_last: Option<NonZeroU32>,
     ) -> Self {
+        let named: HashSet<VersionNumber> = current.policy.versions().collect();
+        for (number, version) in &versions {
+            version
+                .slot
+                .pin(version.is_realtime() && named.contains(number));
+        }
         let slices = current.split.slices().iter();
         let split = slices.filter_map(|(end, number)| Some((*end, versions.get(number)?.clone())));
         Self {

@@ -26,7 +26,8 @@ use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, rollout as rollouts, traffic, v2, versions};
+use crate::protocol::{control, invoke, residency, rollout as rollouts, traffic, v2, versions};
+use crate::realtime;
 use crate::residency::Residency;
 use crate::rollout::{self, Rollouts};
 use crate::routing::Routing;
@@ -93,7 +94,7 @@ impl App {
         let scheduler = Scheduler::start(config.compute_threads, config.max_compute_queue)?;
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
-        let residency = Residency::new(store, wasm, counts, config.max_loads)?;
+        let residency = Residency::new(&config, store, wasm, counts)?;
         let shadow = Shadow::start(
             residency.clone(),
             scheduler.clone(),
@@ -139,6 +140,7 @@ impl App {
         }
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
+        self.residency.observe();
         self.metrics
             .compute_queue
             .set(self.scheduler.waiting() as f64);
@@ -155,6 +157,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(versions::bundle))
         .routes(routes!(versions::diff))
         .routes(routes!(versions::set_retention))
+        .routes(routes!(residency::version))
+        .routes(routes!(residency::server))
         .routes(routes!(traffic::traffic, traffic::set_traffic))
         .routes(routes!(traffic::policies))
         .routes(routes!(traffic::policy))
@@ -341,13 +345,14 @@ async fn follow(app: Arc<App>) {
     }
 }
 
-/// Drops what was idle for too long.
+/// Drops what was idle for too long, and loads what is pinned.
 async fn sweep(app: Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let idle = app.residency.cool(app.routing.table().versions());
+        realtime::keep(&app);
+        let idle = app.residency.cool();
         if !idle.is_empty() {
             let residency = app.residency.clone();
             let _ = tokio::task::spawn_blocking(move || residency.free(idle)).await;
