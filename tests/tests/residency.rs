@@ -7,8 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use firebox_tests::pressure::Pressure;
 use firebox_tests::{Bundle, Server, guests, onnx};
 use serde_json::{Value, json};
 
@@ -181,7 +183,7 @@ async fn a_model_that_is_larger_than_the_budget_is_refused_with_the_figures() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_need_the_same_room_take_turns_instead_of_thrashing() {
     let server = Server::start_with(&["--model-memory", "40MiB"]).await;
-    let server = std::sync::Arc::new(server);
+    let server = Arc::new(server);
     for name in ["one", "other"] {
         server.deploy(name, &bundle(32 * MIB, name.len(), "")).await;
     }
@@ -208,6 +210,36 @@ async fn two_that_need_the_same_room_take_turns_instead_of_thrashing() {
     assert!(answers.iter().all(|answers| *answers > 0));
     let all: u32 = answers.iter().sum();
     assert!(loads >= 2.0 && f64::from(all) > 5.0 * loads);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_models_under_a_small_budget_all_answer_and_memory_stays_within_it() {
+    const BUDGET: usize = 16 * MIB;
+    const BESIDE: usize = 64 * MIB;
+    let pressure = Pressure {
+        models: 200,
+        smallest: 64 << 10,
+        largest: 6 * MIB,
+        callers: 8,
+        lasts: Duration::from_secs(5),
+    };
+    let server = Server::start_with(&["--model-memory", "16MiB"]).await;
+    let report = pressure.run(Arc::new(server)).await;
+    let mib = |bytes: u64| bytes as f64 / MIB as f64;
+    let (before, most) = report.resident;
+    println!(
+        "{:.0} MiB of models under a budget of {} MiB: {} answers, the slowest after {:?}; \
+         resident {:.0} MiB before, {:.0} MiB at most",
+        mib(report.model_bytes as u64),
+        BUDGET / MIB,
+        report.answers,
+        report.slowest,
+        mib(before),
+        mib(most)
+    );
+    assert_eq!(report.failures, [""; 0]);
+    assert!(report.answers > 200);
+    assert!(most <= before + (BUDGET + BESIDE) as u64);
 }
 
 mod realtime {
@@ -278,18 +310,25 @@ mod realtime {
 
     #[tokio::test]
     async fn what_the_budget_cannot_pin_is_refused_with_the_figures() {
-        let server = Server::start_with(&["--model-memory", "2MiB"]).await;
-        server.deploy("net", &bundle(QUARTERS_5, 0, REALTIME)).await;
-        server
-            .deploy("net", &bundle(QUARTERS_5, 10, REALTIME))
-            .await;
-        let refused = all_to(&server, "net", 2).await;
-        refused.refused(422, &["2.5 MiB", "2.0 MiB", "--model-memory"]);
-        assert_eq!(ask(&server, "net").await, json!({"y": [2.0]}));
-        let second = bundle(QUARTERS_5, 20, REALTIME).tar("second");
-        let refused = server.upload("second", second).await;
-        refused.refused(422, &["2.5 MiB", "2.0 MiB"]);
-        server.get("/v1/functions/second").await.expect(404);
+        let server = Server::start_with(&["--model-memory", "3MiB"]).await;
+        for (at, name) in ["first", "second", "third"].into_iter().enumerate() {
+            server.deploy(name, &bundle(1000, 7, "")).await;
+            let realtime = bundle(QUARTERS_5, at * 10, REALTIME);
+            server.deploy(name, &realtime).await;
+        }
+        all_to(&server, "first", 2).await.expect(200);
+        all_to(&server, "second", 2).await.expect(200);
+        let refused = all_to(&server, "third", 2).await;
+        refused.refused(422, &["3.8 MiB", "3.0 MiB", "--model-memory"]);
+        assert_eq!(ask(&server, "third").await, json!({"y": [9.0]}));
+
+        // There is no room even to try another one, and waiting would not help.
+        let began = Instant::now();
+        let fourth = bundle(QUARTERS_5, 30, REALTIME).tar("fourth");
+        let refused = server.upload("fourth", fourth).await;
+        refused.refused(503, &["1.3 MiB", "2.5 MiB", "pinned"]);
+        assert!(began.elapsed() < Duration::from_secs(10));
+        server.get("/v1/functions/fourth").await.expect(404);
     }
 
     #[tokio::test]

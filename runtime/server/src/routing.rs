@@ -48,7 +48,7 @@ impl Compiled {
 
 /// A deployed version and what is loaded for it.
 pub struct Version {
-    /// What the registry keeps about it.
+    /// What the registry keeps about it, but for the signature.
     pub record: VersionRecord,
     /// What it takes and gives.
     pub signature: Signature,
@@ -65,8 +65,9 @@ pub struct Version {
 
 impl Version {
     /// A cold version.
-    pub fn new(record: VersionRecord) -> Self {
-        let signature = serde_json::from_value(record.signature.clone()).unwrap_or_else(|error| {
+    pub fn new(mut record: VersionRecord) -> Self {
+        // Kept once: ten thousand idle versions are to be small.
+        let signature = serde_json::from_value(record.signature.take()).unwrap_or_else(|error| {
             tracing::error!(function = %record.function, version = record.number.get(), %error,
                 "the stored signature can't be read");
             Signature::default()
@@ -385,10 +386,12 @@ impl Routing {
     /// Builds the whole table; loads nothing but records.
     pub fn open(registry: Registry, metrics: Metrics) -> Result<Self, RegistryError> {
         let mut table = RoutingTable::default();
-        for function in registry.functions()? {
-            if let Some(route) = read(&registry, &function.name, None)? {
-                table.functions.insert(function.name, Arc::new(route));
-            }
+        for entry in registry.everything() {
+            let (function, versions) = entry?;
+            let versions = versions.into_iter();
+            let versions = versions.map(|record| (record.number, Arc::new(Version::new(record))));
+            let route = Route::new(versions.collect(), function.current, function.keep_last);
+            table.functions.insert(function.name, Arc::new(route));
         }
         metrics.versions.set(table.versions().count() as f64);
         let table = ArcSwap::from_pointee(table);

@@ -112,6 +112,8 @@ impl App {
         );
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
+        // Reading all records leaves much freed memory behind.
+        residency.free(Vec::new());
         Ok(Self {
             config,
             registry,

@@ -133,7 +133,7 @@ impl Residency {
                 let residency = self.clone();
                 let freed = tokio::task::spawn_blocking(move || residency.free(going));
                 freed.await.map_err(|_| Failure::ShuttingDown)?;
-            } else if claim.patience.is_over() {
+            } else if claim.patience.is_over() || self.is_pinned_away(short) {
                 return Err(self.no_room(&claim.name, needs));
             } else {
                 tokio::time::sleep(LOOK).await;
@@ -193,6 +193,24 @@ impl Residency {
             .collect()
     }
 
+    /// Whether pinned versions, which never go, leave too little for it: then waiting is in vain.
+    fn is_pinned_away(&self, short: Amount) -> bool {
+        let pinned = self.loaded().into_iter().filter(|v| v.slot.is_pinned());
+        let (mut models, mut code) = (HashMap::new(), 0_u64);
+        for version in pinned {
+            let inner = version.slot.lock();
+            let loaded = inner.warm.iter().flat_map(|warm| warm.models.values());
+            models.extend(loaded.map(|model| (Arc::as_ptr(model).addr(), model.bytes())));
+            code += inner.code.as_ref().map_or(0, |code| code.bytes());
+        }
+        let pinned = Amount {
+            models: models.values().sum(),
+            code,
+        };
+        let can_go = self.0.budget.held().beyond(pinned);
+        short.beyond(can_go) != Amount::default()
+    }
+
     fn unload_for(&self, version: &Version, short: Amount, claim: &Claim<'_>) -> Option<Dropped> {
         let by = claim.name.clone();
         let metrics = &self.0.metrics;
@@ -231,7 +249,7 @@ impl Residency {
             false => ("models", need.models, limit.models, held.models),
         };
         Failure::NoRoom(format!(
-            "{name} needs {} for its {what}, and versions in use hold {} of the server's {}",
+            "{name} needs {} for its {what}, and versions in use or pinned hold {} of the server's {}",
             size(need),
             size(held),
             size(limit)
