@@ -326,7 +326,7 @@ mod realtime {
         let began = Instant::now();
         let fourth = bundle(QUARTERS_5, 30, REALTIME).tar("fourth");
         let refused = server.upload("fourth", fourth).await;
-        refused.refused(503, &["1.3 MiB", "2.5 MiB", "pinned"]);
+        refused.refused(503, &["1.3 MiB", "3.0 MiB", "pinned"]);
         assert!(began.elapsed() < Duration::from_secs(10));
         server.get("/v1/functions/fourth").await.expect(404);
     }

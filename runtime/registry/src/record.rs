@@ -222,17 +222,23 @@ pub(crate) fn encode<T: Serialize>(record: &T, what: &str) -> Result<Vec<u8>, Re
 /// Reads a record; `what` names it in errors.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, RegistryError> {
     let corrupt = |e| RegistryError::corrupt(what, e);
-    let envelope: Envelope<serde::de::IgnoredAny> =
-        serde_json::from_slice(bytes).map_err(corrupt)?;
-    if !(1..=SCHEMA).contains(&envelope.schema) {
+    let read = serde_json::from_slice::<Envelope<T>>(bytes);
+    let schema = match &read {
+        Ok(envelope) => envelope.schema,
+        // What a record of another schema holds may well not be readable.
+        Err(_) => {
+            let outer = serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(bytes);
+            outer.map_err(corrupt)?.schema
+        }
+    };
+    if !(1..=SCHEMA).contains(&schema) {
         return Err(RegistryError::UnknownSchema {
             what: what.to_owned(),
-            found: envelope.schema,
+            found: schema,
             known: SCHEMA,
         });
     }
-    let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(corrupt)?;
-    Ok(envelope.record)
+    Ok(read.map_err(corrupt)?.record)
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ impl ResidencyInfo {
 
 /// What is in memory, and how much may be
 #[utoipa::path(
-    get, path = "/v1/residency", tag = "server",
+    get, path = "/v1/residency", tag = "server", operation_id = "server_residency",
     responses((status = 200, body = ServerResidency, description = "Budgets, and the versions of which something is loaded")),
 )]
 pub async fn server(State(app): State<Arc<App>>) -> Response {
@@ -141,6 +141,7 @@ pub async fn server(State(app): State<Arc<App>>) -> Response {
 /// How warm a version is, since when and why
 #[utoipa::path(
     get, path = "/v1/functions/{f}/versions/{n}/residency", tag = "versions",
+    operation_id = "version_residency",
     params(
         ("f" = String, Path, description = "The function"),
         ("n" = u32, Path, description = "The version"),
