@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::residency::memory;
+
 const MIB: usize = 1 << 20;
 
 /// How a server is set up. `Config::new(data)` is a sound default for one machine.
@@ -35,6 +37,10 @@ pub struct Config {
     pub max_compute_queue: usize,
     /// How many cold versions and models load at once.
     pub max_loads: usize,
+    /// The most bytes of models' weights in memory; idle versions go where another needs the room.
+    pub model_memory: u64,
+    /// The most bytes of compiled code that are mapped; likewise.
+    pub code_memory: u64,
     /// How often idle versions are looked for.
     pub sweep_interval: Duration,
     /// How long requests in flight may go on after the server was told to stop.
@@ -45,6 +51,7 @@ impl Config {
     /// The defaults, with everything kept under `data`.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = memory::available();
         Self {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
@@ -59,6 +66,8 @@ impl Config {
             compute_threads: cores,
             max_compute_queue: 1024,
             max_loads: cores,
+            model_memory: memory / 2,
+            code_memory: memory / 8,
             sweep_interval: Duration::from_millis(500),
             grace: Duration::from_secs(30),
         }

@@ -14,7 +14,7 @@
 //!
 //! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
-//! whether there is room, `residency` what is in memory, and `scheduler` where
+//! whether there is room, `residency` what is in memory, `realtime` what stays there, and `scheduler` where
 //! models compute. `rollout` moves traffic under guards, `shadow` copies it. `upload` is the way of a new version and `code` that of its component, `problem` the table of
 //! everything that can go wrong, and `server` the wiring.
 
@@ -27,6 +27,7 @@ mod metrics;
 mod openapi;
 mod problem;
 pub mod protocol;
+mod realtime;
 mod residency;
 mod resolver;
 pub mod rollout;
