@@ -14,7 +14,7 @@ use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
     FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey, StoredFile,
-    Target, VersionNumber, VersionRecord, nearest,
+    Target, Tier, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
@@ -184,6 +184,12 @@ impl Route {
     /// Whether the body must be there to say which version answers.
     pub fn reads_body(&self, selector: &Selector) -> bool {
         *selector == Selector::Split && matches!(self.policy().sticky, StickyKey::Body(_))
+    }
+
+    /// The most urgent tier of its versions.
+    pub fn most_urgent_tier(&self) -> Tier {
+        let tiers = self.versions.values().map(|v| v.record.manifest.tier);
+        tiers.min().unwrap_or_default()
     }
 
     /// The version that is to be asked as well, after `answers`: for the share of the requests that
