@@ -11,14 +11,18 @@
 mod pace;
 mod refuse;
 
-use std::pin::pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::Request;
 use axum::serve::Listener;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,6 +38,9 @@ use crate::metrics::Metrics;
 pub use pace::Stalled;
 use pace::{PacedBody, PacedStream};
 use refuse::Refuser;
+
+/// How long the last of an answer may be on its way when the server stops.
+const FLUSH: Duration = Duration::from_millis(500);
 
 /// What a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +107,32 @@ pub async fn serve(
     open.wait().await;
 }
 
+/// An answer's body; while there is one, its caller is owed it.
+struct Owed {
+    body: Body,
+    _busy: Arc<()>,
+}
+
+impl HttpBody for Owed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 async fn answer(
     stream: TcpStream,
     router: Router,
@@ -113,10 +146,12 @@ async fn answer(
     }
     let stalled = metrics.answers_stalled.clone();
     let stream = PacedStream::new(stream, timeouts.send, stalled);
+    let busy = Arc::new(());
     let service = service_fn(|request: Request<Incoming>| {
         let stalled = metrics.bodies_stalled.clone();
         let paced = |body| Body::new(PacedBody::new(body, timeouts, stalled));
-        router.clone().call(request.map(paced))
+        let (answer, busy) = (router.clone().call(request.map(paced)), busy.clone());
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Owed { body, _busy: busy })) }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -127,7 +162,14 @@ async fn answer(
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+            loop {
+                match tokio::time::timeout(FLUSH, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    // A head that was begun and not ended is owed no answer.
+                    Err(_) if Arc::strong_count(&busy) == 1 => break Ok(()),
+                    Err(_) => {}
+                }
+            }
         }
     };
     if let Err(error) = ended {

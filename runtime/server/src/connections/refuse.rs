@@ -7,17 +7,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// How many are lingered with at once; beyond that, connections are closed right after the answer.
+/// How many are told at once; beyond that, connections are closed without a word.
 const AT_ONCE: usize = 64;
 
-/// The longest that one is lingered with. Closing at once would reset the connection, and a caller
-/// that is still sending would never see why.
+/// The longest that one is told. An answer before the question would be no HTTP, and closing right
+/// after it would reset the connection: a caller that is still sending would never see why.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Tells connections that there are too many.
 pub struct Refuser {
     room: Arc<Semaphore>,
-    answer: String,
+    answer: Arc<str>,
 }
 
 impl Refuser {
@@ -38,24 +38,24 @@ impl Refuser {
         );
         Self {
             room: Arc::new(Semaphore::new(AT_ONCE)),
-            answer,
+            answer: answer.into(),
         }
     }
 
     /// Answers and closes, in the background.
     pub fn refuse(&self, mut stream: TcpStream) {
-        // A new connection's buffer has room for it.
-        if stream.try_write(self.answer.as_bytes()).is_err() {
-            return;
-        }
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
             return;
         };
+        let answer = self.answer.clone();
         tokio::spawn(async move {
             let told = tokio::time::timeout(LINGER, async {
-                stream.shutdown().await?;
-                let mut rest = [0; 4096];
-                while stream.read(&mut rest).await? > 0 {}
+                let mut asked = [0; 4096];
+                if stream.read(&mut asked).await? > 0 {
+                    stream.write_all(answer.as_bytes()).await?;
+                    stream.shutdown().await?;
+                    while stream.read(&mut asked).await? > 0 {}
+                }
                 Ok::<_, std::io::Error>(())
             });
             // Whoever doesn't listen misses it.
