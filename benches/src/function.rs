@@ -34,6 +34,7 @@ impl Function {
     ) -> Function {
         let config = SandboxConfig {
             snapshot,
+            idle: 1,
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(&config).expect("a sandbox can be made");
@@ -57,6 +58,7 @@ impl Function {
             models: models.clone(),
             assets,
             network: Network::default(),
+            reuse: false,
         };
         Function {
             component,
@@ -66,6 +68,12 @@ impl Function {
             _files: files,
             _sandbox: sandbox,
         }
+    }
+
+    /// The same function, whose calls run in one instance after another's.
+    pub fn reused(mut self) -> Function {
+        self.context.reuse = true;
+        self
     }
 
     /// One call with one input, which must be answered.

@@ -78,6 +78,7 @@ fn probe(runtime: &Runtime, init: &str, snapshot: bool) -> (Component, Context) 
             models: Arc::new(NoModels),
             assets,
             network,
+            reuse: false,
         },
     )
 }

@@ -66,4 +66,7 @@ pub struct Context {
     pub assets: Assets,
     /// Hosts that the guest can call.
     pub network: Network,
+    /// Whether the call may run in an instance that has answered before, and leave its own for
+    /// others: what a function keeps in memory then goes from one request to another.
+    pub reuse: bool,
 }

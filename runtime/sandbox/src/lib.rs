@@ -8,7 +8,7 @@
 //! 2. [`Sandbox::link`] (`component.rs`) maps the compiled code from a file and
 //!    resolves its imports.
 //! 3. [`Component::invoke`] (`component.rs`) makes an instance, calls `infer`,
-//!    and drops the instance.
+//!    and drops the instance, or keeps it for a next call (`reuse.rs`).
 //!
 //! What an instance can reach is its store's data (`state.rs`): WASI 0.2
 //! without files but the assets, without sockets, and with captured output
@@ -42,6 +42,7 @@
 //!     models,
 //!     assets: Assets::none(),
 //!     network: Network::default(),
+//!     reuse: false,
 //! };
 //! let response = component.invoke(request, context).await?;
 //! println!("{} outputs in {:?}", response.outputs.len(), response.usage.total);
@@ -64,6 +65,7 @@ mod models;
 mod network;
 mod nn;
 mod output;
+mod reuse;
 mod state;
 
 pub use assets::Assets;

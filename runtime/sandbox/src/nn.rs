@@ -49,6 +49,13 @@ impl Nn {
         }
     }
 
+    /// The models of the next call, and its figures from zero. Tensors that the guest kept still
+    /// count.
+    pub(crate) fn renew(&mut self, models: Arc<dyn Models>) {
+        self.models = Some(models);
+        (self.waited, self.polled) = Default::default();
+    }
+
     fn models(&self) -> Result<Arc<dyn Models>, Error> {
         self.models.clone().ok_or_else(|| {
             let data = "models can't be used in `init` or `describe`; use them in `infer`".into();

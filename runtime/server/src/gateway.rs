@@ -19,10 +19,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::admission::{Admission, Place};
+use crate::admission::{Admission, Claim, Place};
 use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
-use crate::problem::Failure;
+use crate::problem::{Failure, Shed};
 use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
 use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
@@ -61,7 +61,36 @@ pub struct Gateway {
     admission: Admission,
     shadow: Shadow,
     metrics: Metrics,
-    max_memory: usize,
+    caps: Caps,
+}
+
+/// The most that an instance is given, whatever its manifest says.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    memory: usize,
+    tensors: usize,
+}
+
+impl Caps {
+    /// As they are set up.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            memory: config.max_instance_memory,
+            tensors: config.max_instance_tensors,
+        }
+    }
+
+    /// What an instance of this manifest is given, with this much time left.
+    pub fn limits(self, manifest: &firebox_registry::Limits, deadline: Duration) -> Limits {
+        let bytes =
+            |size: firebox_registry::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        Limits {
+            memory: bytes(manifest.memory).min(self.memory),
+            tensors: bytes(manifest.tensors).min(self.tensors),
+            cpu: manifest.cpu,
+            deadline,
+        }
+    }
 }
 
 /// One request that was let in.
@@ -140,9 +169,8 @@ impl Gateway {
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
-        let (instances, queued) = (config.max_instances, config.max_queued);
-        let admission = Admission::new(instances, queued, config.max_queue_wait);
-        let max_memory = config.max_instance_memory;
+        let admission = Admission::new(config, &metrics);
+        let caps = Caps::new(config);
         Self {
             routing,
             residency,
@@ -150,7 +178,7 @@ impl Gateway {
             admission,
             shadow,
             metrics,
-            max_memory,
+            caps,
         }
     }
 
@@ -172,10 +200,18 @@ impl Gateway {
             let versions = route.versions.values();
             let limit = versions.map(|v| v.record.manifest.limits.deadline).max();
             let limit = limit.unwrap_or_default();
+            let limit = timeout.map_or(limit, |timeout| timeout.min(limit));
+            let started = Instant::now();
+            let claim = Claim {
+                function: name.clone(),
+                tier: route.most_urgent_tier(),
+                concurrency: None,
+                deadline: started + limit,
+            };
             return Ok(Opened::Early(Early {
-                started: Instant::now(),
-                limit: timeout.map_or(limit, |timeout| timeout.min(limit)),
-                place: self.admission.enter()?,
+                started,
+                limit,
+                place: self.admission.enter(&claim)?,
             }));
         }
         let id = Uuid::now_v7();
@@ -191,12 +227,15 @@ impl Gateway {
             false => None,
         };
         let shadow = shadow.map(|version| (version, self.shadow.clone()));
-        let (started, place) = match early {
-            Some(early) => (early.started, early.place),
-            None => (Instant::now(), self.admission.enter()?),
-        };
         let deadline = version.record.manifest.limits.deadline;
         let limit = timeout.map_or(deadline, |timeout| timeout.min(deadline));
+        let started = early
+            .as_ref()
+            .map_or_else(Instant::now, |early| early.started);
+        let place = match early {
+            Some(early) => early.place,
+            None => self.admission.enter(&claim_of(&version, started + limit))?,
+        };
         self.metrics.in_flight.increment(1.0);
         let (metrics, clocks) = (self.metrics.clone(), Clocks::default());
         Ok(Opened::Call(Call {
@@ -231,7 +270,8 @@ impl Gateway {
             }
         };
         let asked = Instant::now();
-        let _permit = self.admission.permit(&call.place).await?;
+        let claim = claim_of(&call.version, call.started + call.limit);
+        let _permit = self.admission.permit(&call.place, &claim).await?;
         call.clocks.queue.add(asked.elapsed());
         // Tensors share their bytes: a copy costs next to nothing.
         let copy = call.shadow.as_ref().map(|_| question.clone());
@@ -283,17 +323,18 @@ impl Gateway {
         let terms = call.version.terms.clone();
         let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
         let models = Arc::new(models);
-        let limits = &call.version.record.manifest.limits;
-        let limits = Limits {
-            memory: self.max_memory.min(limits.memory.0 as usize),
-            deadline: call.remaining(),
-        };
+        let manifest = &call.version.record.manifest;
+        let limits = self.caps.limits(&manifest.limits, call.remaining());
+        let reuse = manifest
+            .function
+            .as_ref()
+            .is_some_and(|function| function.reuse);
         let request = Request {
             id: question.id.unwrap_or_else(|| call.id.to_string()),
             inputs: question.inputs,
             parameters: question.parameters,
         };
-        let result = models.clone().invoke(code, limits, request).await;
+        let result = models.clone().invoke(code, limits, reuse, request).await;
         call.clocks.queue.add(models.queued.get());
         call.clocks.compute.add(models.computed.get());
         match result {
@@ -328,7 +369,9 @@ impl Call {
             .metrics(&self.metrics)
             .record(Some(response.status()), &spent);
         self.recorded = true;
-        if let Some(outcome) = outcome(response.status()) {
+        if response.extensions().get::<Shed>().is_none()
+            && let Some(outcome) = outcome(response.status())
+        {
             self.observe(outcome, &spent);
         }
         let headers = response.headers_mut();
@@ -411,6 +454,18 @@ impl Drop for Call {
     }
 }
 
+/// How a call of a version asks to be let in.
+fn claim_of(version: &Version, deadline: Instant) -> Claim {
+    let manifest = &version.record.manifest;
+    let concurrency = manifest.limits.concurrency;
+    Claim {
+        function: version.record.function.clone(),
+        tier: manifest.tier,
+        concurrency: concurrency.map(|most| most.get() as usize),
+        deadline,
+    }
+}
+
 /// How an answer counts for guards; 429 says nothing about the version.
 fn outcome(status: StatusCode) -> Option<Outcome> {
     match status {
@@ -443,6 +498,7 @@ pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
         },
         InvokeError::Deadline { .. } => Failure::Deadline { limit },
         InvokeError::Memory { limit } => Failure::Memory { limit },
+        InvokeError::Cpu { limit } => Failure::Cpu { limit },
         InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
         InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
         InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
@@ -481,11 +537,13 @@ impl CallModels {
         }
     }
 
-    /// Runs a component in an instance of its own, which uses these models.
+    /// Runs a component in an instance of its own, or with `reuse` in one that has answered before;
+    /// it uses these models.
     pub async fn invoke(
         self: Arc<Self>,
         code: &Code,
         limits: Limits,
+        reuse: bool,
         request: Request,
     ) -> Result<Response, InvokeError> {
         let context = Context {
@@ -493,6 +551,7 @@ impl CallModels {
             models: self,
             assets: code.assets.clone(),
             network: code.network.clone(),
+            reuse,
         };
         code.component.invoke(request, context).await
     }

@@ -12,7 +12,7 @@
 //! # }
 //! ```
 //!
-//! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
+//! A request flows one way: `connections` bounds what reads it, [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
 //! whether there is room, `residency` what is in memory, `realtime` what stays there, and `scheduler` where
 //! models compute. `rollout` moves traffic under guards, `shadow` copies it. `upload` is the way of a new version and `code` that of its component, `problem` the table of
@@ -20,7 +20,8 @@
 
 mod admission;
 mod code;
-mod config;
+pub mod config;
+mod connections;
 mod diff;
 mod gateway;
 mod metrics;

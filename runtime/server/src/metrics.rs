@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use firebox_registry::{RolloutRecord, RolloutState};
+use firebox_registry::{RolloutRecord, RolloutState, Tier};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::admission::{TIERS, tier_name};
 use crate::rollout::verdict::{Outcome, Verdict};
 
 const METADATA: Metadata<'static> = Metadata::new("firebox", Level::INFO, Some("firebox"));
@@ -62,6 +63,14 @@ pub struct Metrics {
     handle: PrometheusHandle,
     /// Requests between head and answer.
     pub in_flight: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections that were one too many.
+    pub connections_refused: Counter,
+    /// Bodies that came too slowly.
+    pub bodies_stalled: Counter,
+    /// Answers that were taken too slowly.
+    pub answers_stalled: Counter,
     /// Versions with linked code and no weights.
     pub linked: Gauge,
     /// Versions that are fully loaded.
@@ -144,6 +153,10 @@ impl Metrics {
         };
         let queue = |of| gauge("firebox_compute_queue_length", vec![Label::new("of", of)]);
         let uploads = |result| counter("firebox_uploads_total", vec![Label::new("result", result)]);
+        let stalled = |what| {
+            let labels = vec![Label::new("waited_for", what)];
+            counter("firebox_connections_timed_out_total", labels)
+        };
         let policies = |result| {
             let labels = vec![Label::new("result", result)];
             counter("firebox_policy_changes_total", labels)
@@ -153,6 +166,10 @@ impl Metrics {
         Self {
             handle: recorder.handle(),
             in_flight: gauge("firebox_requests_in_flight", vec![]),
+            connections: gauge("firebox_connections", vec![]),
+            connections_refused: counter("firebox_connections_refused_total", vec![]),
+            bodies_stalled: stalled("body"),
+            answers_stalled: stalled("answer"),
             linked: state("linked"),
             resident: state("resident"),
             versions: gauge("firebox_versions", vec![]),
@@ -232,6 +249,18 @@ impl Metrics {
         let labels = vec![Label::new("function", function.to_owned())];
         let key = Key::from_parts(BATCH_ROWS, labels);
         self.recorder.register_histogram(&key, &METADATA)
+    }
+
+    /// The series of admission.
+    pub fn admission(&self) -> AdmissionMetrics {
+        let of = |name: &'static str| {
+            TIERS.map(|tier| self.gauge(name, vec![Label::new("tier", tier_name(tier))]))
+        };
+        AdmissionMetrics {
+            metrics: self.clone(),
+            running: of("firebox_admission_running"),
+            waiting: of("firebox_admission_waiting"),
+        }
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
@@ -392,6 +421,32 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Shared runs that failed, after which each call had one of its own.",
     ),
+    (
+        "firebox_admission_running",
+        None,
+        "Requests that have an instance, by tier.",
+    ),
+    (
+        "firebox_admission_waiting",
+        None,
+        "Requests that wait for an instance, by tier.",
+    ),
+    (
+        "firebox_admission_refused_total",
+        None,
+        "Requests that were not let in, by tier and reason.",
+    ),
+    ("firebox_connections", None, "Open connections."),
+    (
+        "firebox_connections_refused_total",
+        None,
+        "Connections that were closed because there were too many.",
+    ),
+    (
+        "firebox_connections_timed_out_total",
+        None,
+        "Connections and bodies that were given up because they were too slow, by what was waited for.",
+    ),
     ("firebox_uploads_total", None, "Uploads by result."),
     (
         "firebox_policy_changes_total",
@@ -479,6 +534,43 @@ pub struct ShadowMetrics {
     pub max_abs: Gauge,
     /// The largest relative difference.
     pub max_rel: Gauge,
+}
+
+/// The series of admission; the gauges in the order of [`TIERS`].
+pub struct AdmissionMetrics {
+    metrics: Metrics,
+    running: [Gauge; 3],
+    waiting: [Gauge; 3],
+}
+
+impl AdmissionMetrics {
+    /// Those that have an instance.
+    pub fn running(&self, tier: Tier) -> &Gauge {
+        of_tier(&self.running, tier)
+    }
+
+    /// Those that wait for one.
+    pub fn waiting(&self, tier: Tier) -> &Gauge {
+        of_tier(&self.waiting, tier)
+    }
+
+    /// Those that were refused.
+    pub fn refused(&self, tier: Tier, reason: &'static str) -> Counter {
+        let labels = vec![
+            Label::new("tier", tier_name(tier)),
+            Label::new("reason", reason),
+        ];
+        let key = Key::from_parts("firebox_admission_refused_total", labels);
+        self.metrics.recorder.register_counter(&key, &METADATA)
+    }
+}
+
+fn of_tier([realtime, on_demand, batch]: &[Gauge; 3], tier: Tier) -> &Gauge {
+    match tier {
+        Tier::Realtime => realtime,
+        Tier::OnDemand => on_demand,
+        Tier::Batch => batch,
+    }
 }
 
 /// The series of one version.

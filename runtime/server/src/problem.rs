@@ -108,6 +108,25 @@ pub enum Failure {
     /// Too much is going on.
     #[error("{0}")]
     Busy(String),
+    /// The function has its share of what there is.
+    #[error("{reason}")]
+    Throttled {
+        /// Of what.
+        reason: String,
+        /// When another try may be worth it.
+        retry_after: Duration,
+    },
+    /// The server has more to do than it can.
+    #[error("{reason}")]
+    Overloaded {
+        /// What there is too much of.
+        reason: String,
+        /// When another try may be worth it.
+        retry_after: Duration,
+    },
+    /// A body that comes too slowly, or not at all.
+    #[error("{0}")]
+    Stalled(String),
     /// The function failed.
     #[error("{0}")]
     GuestInternal(String),
@@ -122,6 +141,12 @@ pub enum Failure {
     Memory {
         /// The cap in bytes.
         limit: usize,
+    },
+    /// The function used its processor time up.
+    #[error("the function needs more than its limit of {} of processor time", humantime::format_duration(*limit))]
+    Cpu {
+        /// The processor time that it had.
+        limit: Duration,
     },
     /// The function says that it can't answer now.
     #[error("{0}")]
@@ -302,6 +327,30 @@ impl Failure {
                 "Too many requests",
                 "Try again after the time in Retry-After.",
             ),
+            Self::Throttled { retry_after, .. } => Row {
+                retry_after: Some(whole_seconds(*retry_after)),
+                ..row(
+                    S::TOO_MANY_REQUESTS,
+                    "busy",
+                    "Too many requests",
+                    "Try again after the time in Retry-After.",
+                )
+            },
+            Self::Overloaded { retry_after, .. } => Row {
+                retry_after: Some(whole_seconds(*retry_after)),
+                ..row(
+                    S::SERVICE_UNAVAILABLE,
+                    "overloaded",
+                    "The server is overloaded",
+                    "Try again after the time in Retry-After.",
+                )
+            },
+            Self::Stalled(_) => row(
+                S::REQUEST_TIMEOUT,
+                "stalled",
+                "The body comes too slowly",
+                "Send the body faster, or raise the server's body_timeout or lower its body_rate.",
+            ),
             Self::GuestInternal(_) => row(
                 S::INTERNAL_SERVER_ERROR,
                 "function-failed",
@@ -326,6 +375,12 @@ impl Failure {
                 "memory",
                 "The function ran out of memory",
                 "Send less, or raise [limits] memory in the function's firebox.toml.",
+            ),
+            Self::Cpu { .. } => row(
+                S::BAD_GATEWAY,
+                "cpu",
+                "The function ran out of processor time",
+                "Send less, or raise [limits] cpu in the function's firebox.toml.",
             ),
             Self::GuestUnavailable(_) => later(
                 S::SERVICE_UNAVAILABLE,
@@ -395,6 +450,7 @@ impl Failure {
             hint,
             retry_after,
         } = self.row();
+        let shed = self.is_shed();
         let problem = Problem {
             kind: format!("urn:firebox:problem:{kind}"),
             title,
@@ -413,7 +469,7 @@ impl Failure {
             response.headers_mut().insert(header::ETAG, etag);
         }
         // Axum's `Json` sets its own media type only where none stands yet.
-        with_retry_after(response, retry_after)
+        with_retry_after(response, retry_after, shed)
     }
 
     /// As the Open Inference Protocol's `{"error": …}`.
@@ -424,6 +480,7 @@ impl Failure {
             retry_after,
             ..
         } = self.row();
+        let shed = self.is_shed();
         let error = match self {
             Self::UnknownFunction { .. }
             | Self::UnknownVersion { .. }
@@ -431,11 +488,29 @@ impl Failure {
             _ => self.to_string(),
         };
         let response = (status, Json(V2Problem { error })).into_response();
-        with_retry_after(response, retry_after)
+        with_retry_after(response, retry_after, shed)
+    }
+
+    /// Whether the server refused for what it has to do, which says nothing about the function.
+    fn is_shed(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::Overloaded { .. })
     }
 }
 
-fn with_retry_after(mut response: Response, seconds: Option<u32>) -> Response {
+/// Marks an answer of a request that was refused for what the server has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Shed;
+
+/// At least one: callers that come back at once are what an overload is made of.
+fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_secs_f64().ceil().clamp(1.0, 3600.0);
+    seconds as u32
+}
+
+fn with_retry_after(mut response: Response, seconds: Option<u32>, shed: bool) -> Response {
+    if shed {
+        response.extensions_mut().insert(Shed);
+    }
     if let Some(seconds) = seconds {
         response
             .headers_mut()
@@ -556,6 +631,22 @@ mod tests {
                 422,
             ),
             (Failure::Busy(text()), 429),
+            (
+                Failure::Throttled {
+                    reason: text(),
+                    retry_after: limit,
+                },
+                429,
+            ),
+            (
+                Failure::Overloaded {
+                    reason: text(),
+                    retry_after: limit,
+                },
+                503,
+            ),
+            (Failure::Stalled(text()), 408),
+            (Failure::Cpu { limit }, 502),
             (Failure::GuestInternal(text()), 500),
             (Failure::Trap(text()), 502),
             (Failure::Memory { limit: 1 }, 502),
@@ -595,6 +686,11 @@ mod tests {
             Failure::Busy(text()).into_problem().headers()["retry-after"],
             "1"
         );
+        let overloaded = Failure::Overloaded {
+            reason: text(),
+            retry_after: Duration::from_millis(2100),
+        };
+        assert_eq!(overloaded.into_problem().headers()["retry-after"], "3");
         let v2 = Failure::ShuttingDown.into_v2();
         assert_eq!(v2.headers()["retry-after"], "1");
         assert_eq!(body(v2).await["error"], "the server is shutting down");

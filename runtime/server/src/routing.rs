@@ -207,6 +207,12 @@ impl Route {
         *selector == Selector::Split && matches!(self.policy().sticky, StickyKey::Body(_))
     }
 
+    /// The most urgent tier of its versions.
+    pub fn most_urgent_tier(&self) -> Tier {
+        let tiers = self.versions.values().map(|v| v.record.manifest.tier);
+        tiers.min().unwrap_or_default()
+    }
+
     /// The version that is to be asked as well, after `answers`: for the share of the requests that
     /// the policy says, by chance.
     pub fn shadow(&self, id: Uuid, answers: &Version) -> Option<Arc<Version>> {

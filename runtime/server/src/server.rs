@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::response::Response;
-use axum::serve::ListenerExt;
 use axum::{Extension, Router};
 use firebox_registry::{Registry, RegistryError};
 use firebox_sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
@@ -22,7 +21,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::connections;
+use crate::gateway::{Caps, Gateway};
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
@@ -83,10 +83,11 @@ impl App {
         let registry = Registry::open(&config.data)?;
         let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
         let sandbox = Sandbox::new(&SandboxConfig {
-            // Uploads' dry runs and the shadow have instances beside the requests'.
-            instances: (config.max_instances + 2 * config.max_uploads + 1)
-                .try_into()
-                .unwrap_or(u32::MAX),
+            // Uploads' dry runs, the shadow and what is kept have instances beside the requests'.
+            instances: slots(
+                config.max_instances + config.max_idle_instances + 2 * config.max_uploads + 1,
+            ),
+            idle: slots(config.max_idle_instances),
             memory: config.max_instance_memory,
             pooling: Pooling::Preferred,
             ..SandboxConfig::default()
@@ -103,7 +104,7 @@ impl App {
             residency.clone(),
             scheduler.clone(),
             metrics.clone(),
-            config.max_instance_memory,
+            Caps::new(&config),
         )?;
         let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
         let gateway = Gateway::new(
@@ -151,6 +152,10 @@ impl App {
         queues.callers.set(self.scheduler.waiting() as f64);
         queues.batch.set(self.scheduler.waiting_batch() as f64);
     }
+}
+
+fn slots(count: usize) -> u32 {
+    count.try_into().unwrap_or(u32::MAX)
 }
 
 /// All paths, each with its description for `/openapi.json`.
@@ -281,20 +286,15 @@ impl Server {
                 told.notify_one();
             }
         };
-        let listener = listener.tap_io(|stream| {
-            // Answers are small and complete: waiting to merge them only adds delay.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY is refused");
-            }
-        });
         let grace = app.config.grace;
-        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+        let (routes, metrics) = (router(app.clone()), app.metrics.clone());
+        let serving = connections::serve(listener, routes, &app.config, metrics, signal);
         let out_of_grace = async {
             told.notified().await;
             tokio::time::sleep(grace).await;
         };
         tokio::select! {
-            served = serving => served?,
+            () = serving => {}
             () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
         }
         background.shutdown().await;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use firebox_sandbox::{Limits, Request};
+use firebox_sandbox::Request;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
@@ -30,7 +30,7 @@ use compare::{Difference, compare};
 use comparison::count;
 pub use comparison::{ComparisonInfo, Comparisons, comparisons};
 
-use crate::gateway::{CallModels, Question, invoke_failure};
+use crate::gateway::{CallModels, Caps, Question, invoke_failure};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
@@ -94,14 +94,14 @@ impl Shadow {
         residency: Residency,
         callers: Arc<Scheduler>,
         metrics: Metrics,
-        max_memory: usize,
+        caps: Caps,
     ) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let worker = Worker {
             residency,
             callers,
             metrics: metrics.clone(),
-            max_memory,
+            caps,
             loading: Handle::current(),
         };
         let thread = std::thread::Builder::new().name("shadow".into());
@@ -180,7 +180,7 @@ struct Worker {
     residency: Residency,
     callers: Arc<Scheduler>,
     metrics: Metrics,
-    max_memory: usize,
+    caps: Caps,
     /// Where versions are loaded: a caller may wait for the same load.
     loading: Handle,
 }
@@ -239,17 +239,15 @@ impl Worker {
             Some(code) => {
                 let models =
                     CallModels::new(lease.warm.clone(), scheduler.clone(), version.terms.clone());
-                let memory = version.record.manifest.limits.memory.0 as usize;
-                let limits = Limits {
-                    memory: self.max_memory.min(memory),
-                    deadline: limit.saturating_sub(cold),
-                };
+                let limits = &version.record.manifest.limits;
+                let limits = self.caps.limits(limits, limit.saturating_sub(cold));
                 let request = Request {
                     id: question.id.unwrap_or_else(|| Uuid::now_v7().to_string()),
                     inputs: question.inputs,
                     parameters: question.parameters,
                 };
-                let response = Arc::new(models).invoke(code, limits, request);
+                // A copy must not change what the version's own callers find in an instance.
+                let response = Arc::new(models).invoke(code, limits, false, request);
                 response
                     .await
                     .map_err(|error| invoke_failure(error, limit))?

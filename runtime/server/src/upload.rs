@@ -31,9 +31,6 @@ use crate::realtime;
 use crate::residency::{Code, Loaded, Place, Warm};
 use crate::server::App;
 
-/// The longest pause between two pieces of a bundle.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
-
 /// The longest wait for other uploads to be checked.
 const MAX_WAIT: Duration = Duration::from_secs(120);
 
@@ -95,12 +92,10 @@ async fn store(headers: &HeaderMap, body: Body, file: &Path, limit: u64) -> Resu
     let mut out =
         tokio::io::BufWriter::with_capacity(1 << 18, tokio::fs::File::create(file).await?);
     loop {
-        let frame = tokio::time::timeout(MAX_PAUSE, body.frame()).await;
-        let Some(frame) = frame.map_err(|_| Failure::Deadline { limit: MAX_PAUSE })? else {
+        let Some(frame) = body.frame().await else {
             break;
         };
-        let frame =
-            frame.map_err(|error| Failure::BadBody(format!("the bundle broke off: {error}")))?;
+        let frame = frame.map_err(|error| body::broke_off("the bundle", &error))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };

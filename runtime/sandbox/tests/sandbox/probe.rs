@@ -18,7 +18,7 @@ pub fn config() -> SandboxConfig {
     SandboxConfig {
         instances: 32,
         memory: 256 << 20,
-        tensors: 8 << 20,
+        idle: 4,
         ..Default::default()
     }
 }
@@ -53,10 +53,13 @@ pub fn context() -> Context {
         limits: Limits {
             memory: 64 << 20,
             deadline: Duration::from_secs(20),
+            tensors: 8 << 20,
+            cpu: None,
         },
         models: Arc::new(Arithmetic),
         assets: Assets::none(),
         network: Network::default(),
+        reuse: false,
     }
 }
 

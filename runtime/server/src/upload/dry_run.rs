@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
 use firebox_registry::{Manifest, NewVersion};
-use firebox_sandbox::{Limits, Parameter, Request};
+use firebox_sandbox::{Parameter, Request};
 
 use super::{Folder, blocking, load, refused};
-use crate::gateway::{CallModels, invoke_failure};
+use crate::gateway::{CallModels, Caps, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
 use crate::residency::{Loaded, Place, Warm};
@@ -227,18 +227,14 @@ pub async fn run_once(
         }
         return Ok(());
     };
-    let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
     let models = CallModels::new(warm.clone(), app.scheduler.clone(), terms);
-    let bounds = Limits {
-        memory,
-        deadline: limits.deadline,
-    };
+    let bounds = Caps::new(&app.config).limits(limits, limits.deadline);
     let request = Request {
         id: "dry-run".into(),
         inputs: run.inputs.clone(),
         parameters: run.parameters.clone(),
     };
-    let answer = Arc::new(models).invoke(code, bounds, request).await;
+    let answer = Arc::new(models).invoke(code, bounds, false, request).await;
     answer
         .map(drop)
         .map_err(|error| invoke_failure(error, limits.deadline))
