@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::admission::{Admission, Place};
+use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
@@ -59,6 +60,7 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
+    callers: Callers,
     shadow: Shadow,
     metrics: Metrics,
     max_memory: usize,
@@ -73,6 +75,7 @@ pub struct Call {
     started: Instant,
     limit: Duration,
     place: Place,
+    _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
     recorded: bool,
@@ -137,6 +140,7 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        callers: Callers,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
@@ -148,6 +152,7 @@ impl Gateway {
             residency,
             scheduler,
             admission,
+            callers,
             shadow,
             metrics,
             max_memory,
@@ -205,6 +210,7 @@ impl Gateway {
             started,
             limit,
             place,
+            _inside: self.callers.enter(),
             metrics,
             clocks,
             recorded: false,
@@ -420,6 +426,41 @@ fn server_timing(spent: &Spent) -> String {
         ms(spent.guest),
         ms(spent.compute)
     )
+}
+
+/// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
+/// answer, and no place is taken. `id` names the answer in logs.
+pub async fn ask(
+    version: &Version,
+    warm: &Arc<Warm>,
+    scheduler: &Arc<Scheduler>,
+    question: Question,
+    limits: Limits,
+    id: Uuid,
+) -> Result<Answer, Failure> {
+    version.check(&question.inputs)?;
+    if let Some(code) = &warm.code {
+        let models = Arc::new(CallModels::new(warm.clone(), scheduler.clone()));
+        let deadline = limits.deadline;
+        let request = Request {
+            id: question.id.unwrap_or_else(|| id.to_string()),
+            inputs: question.inputs,
+            parameters: question.parameters,
+        };
+        let response = models.invoke(code, limits, request).await;
+        let response = response.map_err(|error| invoke_failure(error, deadline))?;
+        return Ok(Answer {
+            outputs: response.outputs,
+            parameters: response.parameters,
+        });
+    }
+    let model = warm.models.values().next();
+    let model = model.ok_or_else(|| Failure::Internal("the version has no model".into()))?;
+    let computed = scheduler.run(model.model.clone(), question.inputs).await?;
+    Ok(Answer {
+        outputs: computed.outputs,
+        parameters: vec![],
+    })
 }
 
 /// A function's failure as a request's; `limit` is the deadline that it had.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use firebox_sandbox::{Limits, Request};
+use firebox_sandbox::Limits;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
@@ -30,7 +30,8 @@ use compare::{Difference, compare};
 use comparison::count;
 pub use comparison::{ComparisonInfo, Comparisons, comparisons};
 
-use crate::gateway::{CallModels, Question, invoke_failure};
+use crate::callers;
+use crate::gateway::{Question, ask};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
@@ -187,7 +188,7 @@ struct Worker {
 
 impl Worker {
     fn work(self, mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
-        yield_to_callers();
+        callers::yield_to_them();
         // Its thread inherits the priority.
         let scheduler = Arc::new(Scheduler::start(1, MAX_COMPUTE_QUEUE)?);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -234,43 +235,20 @@ impl Worker {
             .spawn(async move { residency.warm(&wanted).await });
         let lease = warm.await.map_err(|_| Failure::ShuttingDown)??;
         let cold = asked.elapsed();
-        version.check(&question.inputs)?;
-        let outputs = match &lease.warm.code {
-            Some(code) => {
-                let models = CallModels::new(lease.warm.clone(), scheduler.clone());
-                let memory = version.record.manifest.limits.memory.0 as usize;
-                let limits = Limits {
-                    memory: self.max_memory.min(memory),
-                    deadline: limit.saturating_sub(cold),
-                };
-                let request = Request {
-                    id: question.id.unwrap_or_else(|| Uuid::now_v7().to_string()),
-                    inputs: question.inputs,
-                    parameters: question.parameters,
-                };
-                let response = Arc::new(models).invoke(code, limits, request);
-                response
-                    .await
-                    .map_err(|error| invoke_failure(error, limit))?
-                    .outputs
-            }
-            None => {
-                let model = lease.warm.models.values().next();
-                let model = model.ok_or_else(|| Failure::Internal("no model".into()))?;
-                let run = scheduler.run(model.model.clone(), question.inputs);
-                run.await?.outputs
-            }
+        let memory = version.record.manifest.limits.memory.0 as usize;
+        let limits = Limits {
+            memory: self.max_memory.min(memory),
+            deadline: limit.saturating_sub(cold),
         };
-        Ok((outputs, cold))
-    }
-}
-
-/// Gives this thread the lowest priority, and those that it starts.
-fn yield_to_callers() {
-    // On Linux, a nice value is that of a thread and not of its process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::warn!(%error, "the shadow's thread keeps its priority");
+        let answer = ask(
+            version,
+            &lease.warm,
+            scheduler,
+            question,
+            limits,
+            Uuid::now_v7(),
+        );
+        Ok((answer.await?.outputs, cold))
     }
 }
 
