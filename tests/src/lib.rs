@@ -15,7 +15,8 @@
 //! a data folder of its own; [`client`] is what a test says to a server and what it hears;
 //! [`bundle`] and [`onnx`] write uploads by hand; [`guests`] has the real examples built by
 //! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
-//! the description that the server gives of itself; [`load`] sends many requests at a steady rate.
+//! the description that the server gives of itself; [`load`] sends many requests at a steady rate;
+//! [`jobs`] submits jobs and follows them.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -31,6 +32,7 @@ pub mod bundle;
 pub mod client;
 pub mod compare;
 pub mod guests;
+pub mod jobs;
 pub mod load;
 pub mod onnx;
 pub mod schema;

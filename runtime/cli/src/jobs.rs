@@ -208,7 +208,9 @@ pub async fn jobs(args: JobsArgs, client: &Client) -> Result {
         Command::Delete(args) => {
             let id = args.job.to_string();
             client.delete(&["v1", "jobs", &id]).await?;
-            args.format.show(json!({ "deleted": id }), |_: Value| format!("{id} is deleted"))
+            args.format.show(json!({ "deleted": id }), |_: Value| {
+                format!("{id} is deleted")
+            })
         }
     }
 }

@@ -448,7 +448,10 @@ pub async fn ask(
             parameters: question.parameters,
         };
         let response = models.invoke(code, limits, request).await;
-        let response = response.map_err(|error| invoke_failure(error, deadline))?;
+        let response = response.map_err(|error| {
+            tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
+            invoke_failure(error, deadline)
+        })?;
         return Ok(Answer {
             outputs: response.outputs,
             parameters: response.parameters,

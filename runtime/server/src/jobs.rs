@@ -14,34 +14,35 @@
 
 mod answer;
 mod items;
+mod known;
 mod receive;
 pub mod results;
 mod run;
 
-use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use firebox_registry::{
-    FunctionName, JobId, JobMove, JobProgress, JobRecord, JobState, NewJob, Registry, RegistryError,
+    FunctionName, JobId, JobMove, JobRecord, JobState, NewJob, Registry, RegistryError,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use items::Caps;
+use items::Caps;
+use known::KnownJobs;
 
 use crate::callers::{self, Callers};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::problem::Failure;
+use crate::protocol::body;
 use crate::residency::Residency;
 use crate::routing::Routing;
 use crate::scheduler::Scheduler;
@@ -68,7 +69,7 @@ struct Inner {
     metrics: Metrics,
     settings: Settings,
     loading: Handle,
-    known: Mutex<BTreeMap<JobId, Known>>,
+    known: KnownJobs,
     /// Held while the registry writes and until `known` agrees: of two moves, the later one is known
     /// in the end. Nobody who serves requests waits for it.
     moving: Mutex<()>,
@@ -86,62 +87,6 @@ struct Settings {
     concurrency: usize,
     max_memory: usize,
     retention: Duration,
-}
-
-/// What is known of a job without asking the registry.
-struct Known {
-    function: FunctionName,
-    state: JobState,
-    age: Age,
-    live: Option<Arc<Live>>,
-}
-
-/// How long a job is in its state, by a clock that doesn't jump while the server runs.
-struct Age {
-    before: Duration,
-    since: Instant,
-}
-
-impl Age {
-    fn new() -> Self {
-        Self {
-            before: Duration::ZERO,
-            since: Instant::now(),
-        }
-    }
-
-    /// Of what happened at this time, by the clock on the wall; nothing lies ahead of it.
-    fn of(unix_ms: u64) -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            before: now.saturating_sub(Duration::from_millis(unix_ms)),
-            since: Instant::now(),
-        }
-    }
-
-    fn get(&self) -> Duration {
-        self.before.saturating_add(self.since.elapsed())
-    }
-}
-
-/// A job that is being run.
-pub struct Live {
-    id: JobId,
-    /// Done when it is to stop.
-    told: CancellationToken,
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-    /// How many items were finished when it began to run, and when that was.
-    first_finished: OnceLock<(u64, Instant)>,
-}
-
-impl Live {
-    fn show(&self, progress: &JobProgress) {
-        self.succeeded.store(progress.succeeded, Relaxed);
-        self.failed.store(progress.failed, Relaxed);
-    }
 }
 
 /// How a job stands now.
@@ -164,17 +109,7 @@ impl Jobs {
         callers: Callers,
         metrics: Metrics,
     ) -> Result<Self, RegistryError> {
-        let known = registry.jobs()?.into_iter().map(|job| {
-            let then = job.ended_unix_ms.unwrap_or(job.created_unix_ms);
-            let known = Known {
-                function: job.function,
-                state: job.state,
-                age: Age::of(then),
-                live: None,
-            };
-            (job.id, known)
-        });
-        let known = Mutex::new(known.collect());
+        let known = KnownJobs::new(registry.jobs()?);
         let settings = Settings {
             max_bytes: config.max_job_bytes,
             max_items: config.max_job_items,
@@ -247,14 +182,20 @@ impl Jobs {
         body: Body,
     ) -> Result<Status, Failure> {
         let inner = &self.inner;
-        let _turn = self.receiving.try_acquire().map_err(|_| {
-            Failure::Busy(format!("{MAX_RECEIVING} jobs are being received already"))
-        })?;
-        let (kept, most) = (lock(&inner.known).len(), inner.settings.max_jobs);
-        if kept >= most {
-            return Err(Failure::Busy(format!(
+        let turn = self.receiving.try_acquire();
+        let (kept, most) = (inner.known.count(), inner.settings.max_jobs);
+        let full = if turn.is_err() {
+            Some(format!("{MAX_RECEIVING} jobs are being received already"))
+        } else if kept >= most {
+            Some(format!(
                 "{kept} jobs are kept, and this server keeps {most}: delete some that have ended"
-            )));
+            ))
+        } else {
+            None
+        };
+        if let Some(full) = full {
+            body::drain(body);
+            return Err(Failure::Busy(full));
         }
         let folder = tempfile::TempDir::with_prefix_in("job-", inner.registry.staging())?;
         let caps = Caps {
@@ -271,13 +212,7 @@ impl Jobs {
         let submitting = inner.clone();
         let record = blocking(move || {
             let record = submitting.registry.submit_job(new, folder.path())?;
-            let known = Known {
-                function: record.function.clone(),
-                state: record.state,
-                age: Age::new(),
-                live: None,
-            };
-            lock(&submitting.known).insert(record.id, known);
+            submitting.known.add(&record);
             Ok(record)
         })
         .await?;
@@ -301,15 +236,7 @@ impl Jobs {
     ) -> Result<(Vec<Status>, bool), Failure> {
         let inner = self.inner.clone();
         blocking(move || {
-            let mut ids: Vec<JobId> = {
-                let known = lock(&inner.known);
-                let all = known.iter().rev();
-                all.filter(|(id, _)| before.is_none_or(|before| **id < before))
-                    .filter(|(_, job)| function.as_ref().is_none_or(|f| job.function == *f))
-                    .map(|(id, _)| *id)
-                    .take(limit + 1)
-                    .collect()
-            };
+            let mut ids = inner.known.page(function.as_ref(), before, limit + 1);
             let more = ids.len() > limit;
             ids.truncate(limit);
             let mut found = Vec::with_capacity(ids.len());
@@ -329,20 +256,12 @@ impl Jobs {
     pub async fn cancel(&self, id: JobId, by: String) -> Result<Status, Failure> {
         let inner = self.inner.clone();
         blocking(move || inner.step(id, JobMove::Cancel(by))).await?;
-        let live = lock(&self.inner.known)
-            .get(&id)
-            .and_then(|job| job.live.clone());
-        if let Some(live) = live {
+        if let Some(live) = self.inner.known.live(id) {
             live.told.cancel();
         }
         // What it counts in the end is known when it has stopped.
         let patience = Instant::now() + STOP;
-        let runs = || {
-            lock(&self.inner.known)
-                .get(&id)
-                .is_some_and(|job| job.live.is_some())
-        };
-        while runs() && Instant::now() < patience {
+        while self.inner.known.live(id).is_some() && Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         self.status(id).await
@@ -377,14 +296,7 @@ impl Jobs {
 
     /// Sets the gauges that are counted when somebody looks.
     pub fn observe(&self) {
-        let mut states = BTreeMap::new();
-        let mut oldest = Duration::ZERO;
-        for job in lock(&self.inner.known).values() {
-            *states.entry(job.state).or_insert(0) += 1;
-            if job.state == JobState::Queued {
-                oldest = oldest.max(job.age.get());
-            }
-        }
+        let (states, oldest) = self.inner.known.states();
         self.inner.metrics.jobs(&states, oldest);
     }
 }
@@ -403,71 +315,24 @@ impl Inner {
     fn step(&self, id: JobId, to: JobMove) -> Result<JobRecord, RegistryError> {
         let _moving = lock(&self.moving);
         let record = self.registry.move_job(id, to)?;
-        if let Some(job) = lock(&self.known).get_mut(&id)
-            && job.state != record.state
-        {
-            job.state = record.state;
-            job.age = Age::new();
-        }
+        self.known.moved(&record);
         Ok(record)
     }
 
     fn status(&self, id: JobId) -> Result<Status, RegistryError> {
         let mut record = self.registry.job(id)?;
-        let live = lock(&self.known).get(&id).and_then(|job| job.live.clone());
-        let mut left = None;
-        if let Some(live) = live.filter(|_| record.state.is_open() && !record.redo)
-            && let Some((first, since)) = live.first_finished.get()
-        {
-            record.progress.succeeded = live.succeeded.load(Relaxed);
-            record.progress.failed = live.failed.load(Relaxed);
-            let finished = record.progress.finished();
-            let pace = finished.saturating_sub(*first) as f64 / since.elapsed().as_secs_f64();
-            let rest = record.items.saturating_sub(finished) as f64;
-            if record.state == JobState::Running {
-                // None where it has not got anywhere yet.
-                left = Duration::try_from_secs_f64(rest / pace).ok();
-            }
-        }
+        let live = self.known.live(id);
+        let live = live.filter(|_| record.state.is_open() && !record.redo);
+        let left = live.and_then(|live| live.update(&mut record));
+        let left = left.filter(|_| record.state == JobState::Running);
         Ok(Status { record, left })
     }
 
     fn delete(&self, id: JobId) -> Result<(), RegistryError> {
         let _moving = lock(&self.moving);
         self.registry.delete_job(id)?;
-        lock(&self.known).remove(&id);
+        self.known.remove(id);
         Ok(())
-    }
-
-    /// The next job to run: the oldest of a function that none runs of, else the oldest.
-    fn next(&self) -> Option<Arc<Live>> {
-        let mut known = lock(&self.known);
-        let busy: HashSet<FunctionName> = known
-            .values()
-            .filter(|job| job.live.is_some())
-            .map(|job| job.function.clone())
-            .collect();
-        let waits = |job: &Known| job.state.is_open() && job.live.is_none();
-        let waiting = || known.iter().filter(|(_, job)| waits(job));
-        let idle = waiting().find(|(_, job)| !busy.contains(&job.function));
-        let id = *idle.or_else(|| waiting().next())?.0;
-        let live = Arc::new(Live {
-            id,
-            told: self.stop.child_token(),
-            succeeded: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            first_finished: OnceLock::new(),
-        });
-        known.get_mut(&id)?.live = Some(live.clone());
-        Some(live)
-    }
-
-    fn done(&self, live: &Live) {
-        if let Some(job) = lock(&self.known).get_mut(&live.id) {
-            job.live = None;
-        }
-        // One that was ended and is wanted again meanwhile can run now.
-        self.changed.notify_waiters();
     }
 }
 
@@ -481,9 +346,11 @@ async fn work(inner: Arc<Inner>) {
         if inner.stop.is_cancelled() {
             return;
         }
-        if let Some(live) = inner.next() {
+        if let Some(live) = inner.known.next(&inner.stop) {
             run::run(&inner, &live).await;
-            inner.done(&live);
+            inner.known.left(&live);
+            // One that was ended and is wanted again meanwhile can run now.
+            inner.changed.notify_waiters();
             continue;
         }
         tokio::select! {
@@ -503,13 +370,7 @@ async fn retire(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let old: Vec<JobId> = {
-            let known = lock(&inner.known);
-            let old = |job: &Known| !job.state.is_open() && job.age.get() >= retention;
-            let all = known.iter().filter(|(_, job)| old(job));
-            all.map(|(id, _)| *id).collect()
-        };
-        for id in old {
+        for id in inner.known.ended(retention) {
             match tokio::task::block_in_place(|| inner.delete(id)) {
                 Ok(()) => tracing::info!(job = %id, "an old job is deleted: retention"),
                 Err(error) => tracing::warn!(job = %id, %error, "an old job can't be deleted"),
@@ -528,18 +389,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|error| Failure::Internal(error.to_string()))??)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_goes_astray_ages_nothing() {
-        let ahead = Age::of(u64::MAX);
-        assert!(ahead.get() < Duration::from_secs(1));
-        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(60);
-        let behind = Age::of(then.as_millis() as u64);
-        assert!(behind.get() >= Duration::from_secs(60));
-    }
 }

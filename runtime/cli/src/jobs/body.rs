@@ -83,9 +83,11 @@ fn form(files: &[PathBuf]) -> Result<JobBody> {
     let parts = stream::iter(parts).then(|(head, file)| async move {
         let body = ReaderStream::new(tokio::fs::File::open(file).await?);
         let around = |bytes| stream::once(async move { Ok(bytes) });
-        Ok::<_, std::io::Error>(around(head)
-            .chain(body)
-            .chain(around(Bytes::from_static(b"\r\n"))))
+        Ok::<_, std::io::Error>(
+            around(head)
+                .chain(body)
+                .chain(around(Bytes::from_static(b"\r\n"))),
+        )
     });
     let pieces = parts
         .try_flatten()

@@ -112,6 +112,7 @@ impl Answerer {
 
     async fn ask(&self, item: &Item, id: Uuid) -> Result<Output, Failure> {
         let (question, wanted) = self.question(item)?;
+        let own_id = question.id.clone();
         let (residency, version) = (self.residency.clone(), self.version.clone());
         let lease = match residency.resident(&version) {
             Some(lease) => lease,
@@ -142,7 +143,8 @@ impl Answerer {
         match self.job.protocol {
             JobProtocol::V2 => {
                 let answer = v2::select(answer, wanted.as_deref())?;
-                let json = v2::write(&self.version, &id.to_string(), &answer)?;
+                let id = own_id.unwrap_or_else(|| id.to_string());
+                let json = v2::write(&self.version, &id, &answer)?;
                 Ok(output(JSON, &json))
             }
             JobProtocol::Invoke => {

@@ -1,6 +1,10 @@
 //! From a request's body to a file of items: JSON lines, or a form of files.
 
 use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +19,9 @@ use crate::protocol::body;
 
 /// The longest pause between two pieces of a body.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// The most bytes of what precedes a part's body in a form, with what came along with it.
+const MAX_HEAD: usize = 1 << 20;
 
 /// Writes the items of a body into `folder`; gives their number and the file's size. The body may
 /// have `max_bytes`.
@@ -100,15 +107,63 @@ impl<'a> Pieces<'a> {
             return Ok(Some(data));
         }
     }
+}
 
-    /// The same as a stream that gives one piece a poll: who reads it takes all that it gives at
-    /// once into memory.
-    fn stream(self) -> impl Stream<Item = Result<Bytes, Failure>> + Send + 'a {
-        futures::stream::unfold(self, |mut pieces| async move {
-            tokio::task::yield_now().await;
+/// Lets a form have one piece of a body when it can't go on without: it keeps all that it is given.
+#[derive(Default)]
+struct Tap {
+    open: AtomicBool,
+    /// Bytes that were given for the present step.
+    given: AtomicUsize,
+}
+
+impl Tap {
+    fn stream<'a>(
+        self: Arc<Self>,
+        pieces: Pieces<'a>,
+    ) -> impl Stream<Item = Result<Bytes, Failure>> + Send + 'a {
+        let next = |mut pieces: Pieces<'a>| async move {
             let next = pieces.next().await.transpose()?;
             Some((next, pieces))
+        };
+        let mut pieces = Box::pin(futures::stream::unfold(pieces, next));
+        futures::stream::poll_fn(move |cx| {
+            if !self.open.load(Relaxed) {
+                return Poll::Pending;
+            }
+            let next = ready!(pieces.as_mut().poll_next(cx));
+            self.open.store(false, Relaxed);
+            if let Some(Ok(piece)) = &next {
+                self.given.fetch_add(piece.len(), Relaxed);
+            }
+            Poll::Ready(next)
         })
+    }
+
+    /// Takes a step of a form.
+    async fn step<T>(
+        &self,
+        step: impl Future<Output = Result<T, multer::Error>>,
+    ) -> Result<T, Failure> {
+        self.open.store(false, Relaxed);
+        self.given.store(0, Relaxed);
+        let mut step = pin!(step);
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(done) = step.as_mut().poll(cx) {
+                    return Poll::Ready(done.map_err(broken));
+                }
+                if self.given.load(Relaxed) > MAX_HEAD {
+                    let what = format!("a part's head is larger than {MAX_HEAD} bytes");
+                    return Poll::Ready(Err(Failure::BadBody(what)));
+                }
+                // Where it was open already, it is the body that is waited for.
+                if self.open.swap(true, Relaxed) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
     }
 }
 
@@ -150,8 +205,9 @@ async fn lines(mut pieces: Pieces<'_>, writer: &mut Writer) -> Result<(), Failur
 
 /// One item a part.
 async fn form(pieces: Pieces<'_>, boundary: String, writer: &mut Writer) -> Result<(), Failure> {
-    let mut form = multer::Multipart::new(pieces.stream(), boundary);
-    while let Some(mut part) = form.next_field().await.map_err(broken)? {
+    let tap = Arc::new(Tap::default());
+    let mut form = multer::Multipart::new(tap.clone().stream(pieces), boundary);
+    while let Some(mut part) = tap.step(form.next_field()).await? {
         let name = part
             .file_name()
             .or(part.name())
@@ -165,7 +221,7 @@ async fn form(pieces: Pieces<'_>, boundary: String, writer: &mut Writer) -> Resu
                 .unwrap_or_default(),
         };
         writer.begin(&head).await?;
-        while let Some(piece) = part.chunk().await.map_err(broken)? {
+        while let Some(piece) = tap.step(part.chunk()).await? {
             writer.piece(&piece).await?;
         }
         writer.end().await?;
@@ -185,6 +241,8 @@ fn broken(error: multer::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+
     use super::super::items::Reader;
     use super::*;
 
@@ -249,8 +307,58 @@ mod tests {
         assert!(matches!(cut, Err(Failure::BadBody(_))), "{cut:?}");
         let other = kept("multipart/mixed; boundary=b", vec![]).await;
         assert!(matches!(other, Err(Failure::BadRequest(_))), "{other:?}");
+        let endless = kept(kind, vec![format!("--b\r\nx: {}", "y".repeat(600))]).await;
+        assert!(matches!(endless, Err(Failure::BadBody(_))), "{endless:?}");
         let large = kept(kind, bytewise(&text.replace("one", &"1".repeat(2000)))).await;
         assert!(large.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_form_keeps_no_more_of_a_body_than_it_needs() {
+        let head = "--b\r\ncontent-disposition: form-data; name=\"f\"\r\n\r\n";
+        let part = format!("{head}1\r\n");
+        let mut text = part.repeat(10_000);
+        text.push_str("--b--\r\n");
+        let folder = tempfile::tempdir().unwrap();
+        let caps = Caps {
+            items: 10_000,
+            body: 1,
+        };
+        let mut writer = Writer::create(folder.path(), caps).await.unwrap();
+        let given = Arc::new(AtomicUsize::new(0));
+        let pieces: Vec<_> = text.into_bytes().chunks(8192).map(<[u8]>::to_vec).collect();
+        let all = pieces.len();
+        let counted = given.clone();
+        let pieces = futures::stream::iter(pieces).map(move |piece| {
+            counted.fetch_add(1, Relaxed);
+            Ok::<_, std::io::Error>(piece)
+        });
+        let mut body = Body::from_stream(pieces);
+        let pieces = Pieces {
+            body: &mut body,
+            taken: 0,
+            limit: u64::MAX,
+        };
+        let tap = Arc::new(Tap::default());
+        let mut parts = multer::Multipart::new(tap.clone().stream(pieces), "b");
+        for item in 1..=5000 {
+            let mut part = tap.step(parts.next_field()).await.unwrap().unwrap();
+            writer.begin(&Head::default()).await.unwrap();
+            while tap.step(part.chunk()).await.unwrap().is_some() {}
+            let needed = item * all / 10_000 + 2;
+            let given = given.load(Relaxed);
+            assert!(given <= needed, "{given} of {all} pieces for {item} items");
+        }
+        drop(parts);
+        let large = format!("--b\r\nx: {}", "y".repeat(MAX_HEAD + 9));
+        let mut body = Body::from(large);
+        let pieces = Pieces {
+            body: &mut body,
+            taken: 0,
+            limit: u64::MAX,
+        };
+        let refusal = form(pieces, "b".to_owned(), &mut writer).await.unwrap_err();
+        assert!(refusal.to_string().contains("head is larger"), "{refusal}");
     }
 
     #[tokio::test]

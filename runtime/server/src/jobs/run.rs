@@ -3,16 +3,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use firebox_registry::{JobId, JobMove, JobRecord, JobState, RegistryError};
 use tokio::task::{JoinSet, block_in_place};
 
+use super::Inner;
 use super::answer::{Answered, Answerer};
 use super::items::Reader;
+use super::known::Live;
 use super::results::{self, Results, ResultsError};
-use super::{Inner, Live};
 
 /// How often results are put on the disk. A crash has those since the last time done again, or less.
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -172,12 +172,7 @@ fn open<'a>(
         job = inner.step(job.id, JobMove::Dropped(progress))?;
     }
     let items = Reader::open(&folder, job.items)?;
-    live.show(&progress);
-    if live.first_finished.get().is_none() {
-        let _ = live
-            .first_finished
-            .set((progress.finished(), Instant::now()));
-    }
+    live.begin(&progress);
     // A job that was hindered goes on as a running one when it has got somewhere.
     if job.state != JobState::Paused {
         job = inner.step(job.id, JobMove::Run)?;
@@ -205,10 +200,7 @@ impl Run<'_> {
         };
         self.results.push(answered.number, succeeded, &line)?;
         self.dirty = true;
-        match succeeded {
-            true => self.live.succeeded.fetch_add(1, Relaxed),
-            false => self.live.failed.fetch_add(1, Relaxed),
-        };
+        self.live.count(succeeded);
         Ok(())
     }
 

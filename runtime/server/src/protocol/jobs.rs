@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::control::known;
 use super::info::rfc3339;
-use super::{author, bad_request, change, header, label, pin, selector};
+use super::{author, bad_request, body, change, header, label, pin, selector};
 use crate::jobs::{Status, results::is_failure};
 use crate::problem::{Failure, Problem};
 use crate::routing::{Caller, Selector};
@@ -226,6 +226,27 @@ async fn accept(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response> {
+    let new = match asked(app, function, path, parameters, headers) {
+        Ok(new) => new,
+        Err(failure) => {
+            body::drain(body);
+            return Err(failure);
+        }
+    };
+    let status = app.jobs.submit(new, headers, body).await?;
+    let location = format!("/v1/jobs/{}", status.record.id);
+    let headers = [(header::LOCATION, location)];
+    Ok((StatusCode::ACCEPTED, headers, Json(JobInfo::from(status))).into_response())
+}
+
+/// What a submission says of a job, before its items.
+fn asked(
+    app: &App,
+    function: &str,
+    path: Result<Selector>,
+    parameters: Pairs,
+    headers: &HeaderMap,
+) -> Result<NewJob> {
     let caller = Caller {
         id: Uuid::now_v7(),
         headers,
@@ -233,7 +254,7 @@ async fn accept(
     };
     let selector = selector(path?, headers)?;
     let version = app.routing.table().resolve(function, &selector, &caller)?;
-    let new = NewJob {
+    Ok(NewJob {
         function: version.record.function.clone(),
         version: version.record.number,
         protocol: protocol(headers)?,
@@ -242,11 +263,7 @@ async fn accept(
         input_bytes: 0,
         max_attempts: attempts(headers)?,
         author: author(headers)?,
-    };
-    let status = app.jobs.submit(new, headers, body).await?;
-    let location = format!("/v1/jobs/{}", status.record.id);
-    let headers = [(header::LOCATION, location)];
-    Ok((StatusCode::ACCEPTED, headers, Json(JobInfo::from(status))).into_response())
+    })
 }
 
 fn protocol(headers: &HeaderMap) -> Result<JobProtocol> {
