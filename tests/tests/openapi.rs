@@ -83,8 +83,19 @@ impl Description {
                     .get(kind)
                     .or(content.get("application/octet-stream"));
                 let media = media.unwrap_or_else(|| panic!("{what}: {kind} is not described"));
-                if kind.ends_with("json") && content.get(kind).is_some() {
-                    let found = faults(&self.document, &media["schema"], &answer.json());
+                let told = match kind {
+                    _ if content.get(kind).is_none() => Vec::new(),
+                    // What is described is a line.
+                    "application/x-ndjson" => {
+                        let text = answer.text();
+                        let lines = text.lines().map(serde_json::from_str);
+                        lines.collect::<Result<Vec<Value>, _>>().unwrap()
+                    }
+                    kind if kind.ends_with("json") => vec![answer.json()],
+                    _ => Vec::new(),
+                };
+                for told in told {
+                    let found = faults(&self.document, &media["schema"], &told);
                     assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
                 }
             }
@@ -279,6 +290,8 @@ async fn jobs(description: &mut Description, server: &Server) {
         .deploy("lines", &Bundle::of_model(onnx::add_one()))
         .await;
     let x = json!({"x": [0]});
+    let bad = server.submitted("lines/jobs", "1").await;
+    server.job_done(&bad).await;
     let f = "/v1/functions/lines";
     let path = format!("{f}/jobs");
     let submit = Some(x.clone());
@@ -306,7 +319,12 @@ async fn jobs(description: &mut Description, server: &Server) {
         ("get", job.clone(), None, 200),
         ("get", format!("{job}0"), None, 404),
         ("get", format!("{job}/results"), None, 200),
-        ("get", format!("{job}/results?failed=true"), None, 200),
+        (
+            "get",
+            format!("/v1/jobs/{bad}/results?failed=true"),
+            None,
+            200,
+        ),
         ("get", format!("{job}/results?failed=perhaps"), None, 400),
         ("post", format!("{job}/cancel"), None, 409),
         ("post", format!("{job}/retry"), None, 409),

@@ -35,6 +35,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use answer::JobResult;
 use items::Caps;
 use known::KnownJobs;
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::items::{Head, Item};
@@ -213,36 +214,47 @@ fn output(kind: &str, body: &[u8]) -> Output {
 }
 
 /// A line of results.
-#[derive(Default, Serialize)]
-struct Line<'a> {
+#[derive(Default, Serialize, ToSchema)]
+pub struct JobResult<'a> {
+    /// Its number among the items of the job, from 1.
     item: u64,
+    /// The line that it was on.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
+    /// The name of its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    /// How often it was tried.
     attempts: u32,
+    /// Names it in logs.
     prediction_id: String,
+    /// The media type of `text` or `base64`.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
+    /// The answer, where it is JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     output: Option<Box<RawValue>>,
+    /// The answer, where it is text.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// The answer, where it is neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
+    /// Why there is no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Problem>,
 }
 
 fn line(item: &Item, attempts: u32, id: Uuid, outcome: Result<Output, Failure>) -> Vec<u8> {
     let Head { line, name, .. } = &item.head;
-    let mut written = Line {
+    let mut written = JobResult {
         item: item.number,
         line: (*line > 0).then_some(*line),
-        name,
+        name: (*line == 0).then_some(name),
         attempts,
         prediction_id: id.to_string(),
-        ..Line::default()
+        ..JobResult::default()
     };
     match outcome {
         Ok(Output::Json(json)) => match RawValue::from_string(json) {

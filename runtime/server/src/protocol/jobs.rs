@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::control::known;
 use super::info::rfc3339;
 use super::{author, bad_request, body, change, header, label, pin, selector};
-use crate::jobs::{Status, results::is_failure};
+use crate::jobs::{JobResult, Status, results::is_failure};
 use crate::problem::{Failure, Problem};
 use crate::routing::{Caller, Selector};
 use crate::server::App;
@@ -448,9 +448,8 @@ pub struct Which {
 
 /// Download the results that a job has
 ///
-/// A line for each item, in the order in which they were completed: `item` (its number, from 1),
-/// `line` or `name`, `attempts`, `prediction_id`, and `output` (JSON), `text` or `base64` with its
-/// `content_type`, or `error` (a problem). While a job runs, its results are up to a second behind.
+/// A line for each item, in the order in which they were completed. While a job runs, its results are
+/// up to a second behind.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/results", tag = "jobs", operation_id = "job_results",
     params(
@@ -458,7 +457,7 @@ pub struct Which {
         ("failed" = Option<bool>, Query, description = "Those of failed items alone"),
     ),
     responses(
-        (status = 200, body = String, content_type = "application/x-ndjson", description = "The results"),
+        (status = 200, body = JobResult, content_type = "application/x-ndjson", description = "The results, one a line"),
         Problem,
     ),
 )]
