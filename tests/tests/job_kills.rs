@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use firebox_tests::jobs::lines;
 use firebox_tests::{Bundle, Server, onnx};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Enough that the job outlives some kills, on a fast machine too.
 const ITEMS: u64 = 40_000;
@@ -45,7 +45,7 @@ async fn a_kill_in_the_middle_of_a_job_leaves_each_input_with_one_result() {
     server
         .deploy("adder", &Bundle::of_model(onnx::add_one()))
         .await;
-    let (mut id, mut jobs, mut in_the_middle) = (String::new(), 0, 0);
+    let (mut id, mut jobs, mut small, mut in_the_middle) = (String::new(), 0, 0, 0);
     for round in 0..rounds {
         if id.is_empty() || server.job(&id).await["ended"].is_string() {
             if !id.is_empty() {
@@ -55,9 +55,16 @@ async fn a_kill_in_the_middle_of_a_job_leaves_each_input_with_one_result() {
             jobs += 1;
         }
         let moment = Duration::from_micros(random(&mut seed) % 2_000_000);
+        let submitting = tokio::spawn(submit(server.url().to_owned()));
         tokio::time::sleep(moment).await;
         let before = server.results(&id).await;
         server = server.kill().await.again().await;
+        let acknowledged = submitting.await.unwrap();
+        small += acknowledged.len();
+        for job in &acknowledged {
+            server.job_done(job).await;
+            assert_eq!(server.results(job).await.len(), 3);
+        }
         // The job is there, with all that a caller could have read.
         let after = server.results(&id).await;
         for (item, result) in &before {
@@ -72,9 +79,30 @@ async fn a_kill_in_the_middle_of_a_job_leaves_each_input_with_one_result() {
     }
     server.job_done(&id).await;
     check(&server, &id).await;
-    println!("{rounds} kills, {in_the_middle} in the middle of one of {jobs} jobs");
+    println!(
+        "{rounds} kills, {in_the_middle} in the middle of one of {jobs} jobs; {small} small ones were \
+         acknowledged meanwhile"
+    );
     assert!(in_the_middle > 0, "no kill came while a job ran");
     server.stop().await;
+}
+
+/// Submits small jobs until the server dies; those that were acknowledged.
+async fn submit(url: String) -> Vec<String> {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut acknowledged = Vec::new();
+    loop {
+        let request = client.post(format!("{url}/v1/functions/adder/jobs"));
+        let Ok(answer) = request.body(lines(3)).send().await else {
+            return acknowledged;
+        };
+        assert_eq!(answer.status(), 202);
+        let Ok(job) = answer.json::<Value>().await else {
+            return acknowledged;
+        };
+        acknowledged.push(job["job"].as_str().unwrap().to_owned());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn check(server: &Server, id: &str) {

@@ -431,6 +431,12 @@ async fn a_full_disk_pauses_a_job_until_there_is_room() {
     let line = format!("{{\"x\": [{numbers}]}}\n");
     let count = 1500_u64;
     server.limit_file_size(Some(8 << 20));
+    server
+        .submit("adder/jobs", line.repeat(3000))
+        .await
+        .refused(507, &["disk"]);
+    let list = server.get("/v1/jobs").await.expect(200).json();
+    assert_eq!(list["jobs"], json!([]));
     let id = server
         .submitted("adder/jobs", line.repeat(count as usize))
         .await;

@@ -28,6 +28,9 @@ use crate::scheduler::{Scheduler, panic_text};
 
 const JSON: &str = "application/json";
 
+/// How many times the deadline of a call an item may take: it waits for what callers leave.
+const PATIENCE: u32 = 30;
+
 /// The pause before an item is tried again; longer with each time.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -127,7 +130,7 @@ impl Answerer {
         let limits = &self.version.record.manifest.limits;
         let limits = Limits {
             memory: self.max_memory.min(limits.memory.0 as usize),
-            deadline: limits.deadline,
+            deadline: limits.deadline.saturating_mul(PATIENCE),
         };
         let limit = limits.deadline;
         let asked = ask(
