@@ -17,6 +17,7 @@ mod embedded;
 pub mod failure;
 pub mod functions;
 pub mod invoke;
+pub mod jobs;
 pub mod labels;
 pub mod output;
 pub mod project;

@@ -28,6 +28,7 @@ mod blobs;
 pub mod bundle;
 mod digest;
 mod error;
+mod job;
 mod manifest;
 mod names;
 mod nearest;
@@ -44,6 +45,9 @@ mod store;
 pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
 pub use digest::{Digest, Digesting, InvalidDigest};
 pub use error::RegistryError;
+pub use job::{
+    InvalidJobId, JobId, JobMove, JobProgress, JobProtocol, JobRecord, JobState, NewJob,
+};
 pub use manifest::{
     Batching, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
     Precision, Sample, Scaling, Tier,

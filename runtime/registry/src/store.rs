@@ -1,4 +1,5 @@
-//! The records in sled: four trees, written together in one transaction, and then flushed.
+//! The records in sled. What a function has is in four trees, written together in one transaction,
+//! and then flushed; jobs are in a fifth, each written by itself.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use crate::record::{self, SCHEMA};
 use crate::{
-    FunctionName, FunctionRecord, PolicyRecord, RegistryError, Revision, RolloutRecord,
-    VersionNumber, VersionRecord,
+    FunctionName, FunctionRecord, JobId, JobRecord, PolicyRecord, RegistryError, Revision,
+    RolloutRecord, VersionNumber, VersionRecord,
 };
 
 type Result<T> = std::result::Result<T, RegistryError>;
@@ -34,6 +35,8 @@ pub(crate) struct Records {
     policies: sled::Tree,
     /// Function name, a zero byte, the number in big-endian order → [`RolloutRecord`].
     rollouts: sled::Tree,
+    /// The bytes of the id → [`JobRecord`].
+    jobs: sled::Tree,
 }
 
 /// One change to what a function has.
@@ -73,6 +76,7 @@ impl Records {
         let versions = db.open_tree("versions").map_err(of)?;
         let policies = db.open_tree("policies").map_err(of)?;
         let rollouts = db.open_tree("rollouts").map_err(of)?;
+        let jobs = db.open_tree("jobs").map_err(of)?;
         Ok(Records {
             dir: dir.to_owned(),
             db,
@@ -80,6 +84,7 @@ impl Records {
             versions,
             policies,
             rollouts,
+            jobs,
         })
     }
 
@@ -173,6 +178,31 @@ impl Records {
         function: &FunctionName,
     ) -> impl DoubleEndedIterator<Item = Result<RolloutRecord>> {
         self.all(&self.rollouts, &prefix(function), what_rollout)
+    }
+
+    pub(crate) fn job(&self, id: JobId) -> Result<Option<JobRecord>> {
+        self.one(&self.jobs, &id.key(), what_job)
+    }
+
+    /// All jobs, oldest first.
+    pub(crate) fn jobs(&self) -> impl DoubleEndedIterator<Item = Result<JobRecord>> {
+        self.all(&self.jobs, &[], what_job)
+    }
+
+    /// Writes a job's record; it is on the disk when this returns.
+    pub(crate) fn put_job(&self, job: &JobRecord) -> Result<()> {
+        let key = job.id.key();
+        let bytes = record::encode(job, &what_job(&key))?;
+        self.jobs.insert(key, bytes).map_err(self.sled())?;
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
+    }
+
+    /// Removes a job's record; it is gone from the disk when this returns.
+    pub(crate) fn remove_job(&self, id: JobId) -> Result<()> {
+        self.jobs.remove(id.key()).map_err(self.sled())?;
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
     }
 
     /// The record of a key; `what` names it in errors.
@@ -360,6 +390,11 @@ fn what_policy(key: &[u8]) -> String {
 
 fn what_rollout(key: &[u8]) -> String {
     what("rollout", key, last_u64(key))
+}
+
+fn what_job(key: &[u8]) -> String {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("the record of job {hex}")
 }
 
 fn last_u64(key: &[u8]) -> u64 {

@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::admission::{Admission, Claim, Place};
+use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::{Failure, Shed};
@@ -59,6 +60,7 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
+    callers: Callers,
     shadow: Shadow,
     metrics: Metrics,
     caps: Caps,
@@ -102,6 +104,7 @@ pub struct Call {
     started: Instant,
     limit: Duration,
     place: Place,
+    _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
     recorded: bool,
@@ -166,6 +169,7 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        callers: Callers,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
@@ -176,6 +180,7 @@ impl Gateway {
             residency,
             scheduler,
             admission,
+            callers,
             shadow,
             metrics,
             caps,
@@ -244,6 +249,7 @@ impl Gateway {
             started,
             limit,
             place,
+            _inside: self.callers.enter(),
             metrics,
             clocks,
             recorded: false,
@@ -486,6 +492,47 @@ fn server_timing(spent: &Spent) -> String {
         ms(spent.guest),
         ms(spent.compute)
     )
+}
+
+/// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
+/// answer, and no place is taken. `id` names the answer in logs.
+pub async fn ask(
+    version: &Version,
+    terms: &Arc<Terms>,
+    warm: &Arc<Warm>,
+    scheduler: &Arc<Scheduler>,
+    question: Question,
+    limits: Limits,
+    id: Uuid,
+) -> Result<Answer, Failure> {
+    version.check(&question.inputs)?;
+    if let Some(code) = &warm.code {
+        let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
+        let deadline = limits.deadline;
+        let request = Request {
+            id: question.id.unwrap_or_else(|| id.to_string()),
+            inputs: question.inputs,
+            parameters: question.parameters,
+        };
+        // It must not change what the version's callers find in an instance that is kept.
+        let response = Arc::new(models).invoke(code, limits, false, request).await;
+        let response = response.map_err(|error| {
+            tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
+            invoke_failure(error, deadline)
+        })?;
+        return Ok(Answer {
+            outputs: response.outputs,
+            parameters: response.parameters,
+        });
+    }
+    let model = warm.models.iter().next();
+    let missing = || Failure::Internal("the version has no model".into());
+    let (name, model) = model.ok_or_else(missing)?;
+    let run = scheduler.run(terms, name, model.model.clone(), question.inputs);
+    Ok(Answer {
+        outputs: run.await?.outputs,
+        parameters: vec![],
+    })
 }
 
 /// A function's failure as a request's; `limit` is the deadline that it had.

@@ -15,15 +15,18 @@
 //! A request flows one way: `connections` bounds what reads it, [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
 //! whether there is room, `residency` what is in memory, `realtime` what stays there, and `scheduler` where
-//! models compute. `rollout` moves traffic under guards, `shadow` copies it. `upload` is the way of a new version and `code` that of its component, `problem` the table of
-//! everything that can go wrong, and `server` the wiring.
+//! models compute. `rollout` moves traffic under guards, `shadow` copies it; `jobs`
+//! answer many inputs on what `callers` leave. `upload` is the way of a new version and `code` that
+//! of its component, `problem` the table of everything that can go wrong, and `server` the wiring.
 
 mod admission;
+mod callers;
 mod code;
 pub mod config;
 mod connections;
 mod diff;
 mod gateway;
+mod jobs;
 mod metrics;
 mod openapi;
 mod problem;

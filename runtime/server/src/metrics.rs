@@ -4,12 +4,13 @@
 //! A version's series are made at its first request and kept beside it, so a
 //! request touches atomics only, and a version that is never called costs nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use firebox_registry::{RolloutRecord, RolloutState, Tier};
+use firebox_registry::{JobState, RolloutRecord, RolloutState, Tier};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -318,6 +319,34 @@ impl Metrics {
         }
     }
 
+    /// Shows how many jobs are in each state, and how long the oldest queued one has waited.
+    pub fn jobs(&self, states: &BTreeMap<JobState, u64>, oldest_queued: Duration) {
+        for state in JobState::ALL {
+            let labels = vec![Label::new("state", state.name())];
+            let jobs = states.get(&state).copied().unwrap_or(0);
+            self.gauge("firebox_jobs", labels).set(jobs as f64);
+        }
+        self.gauge("firebox_job_oldest_queued_seconds", vec![])
+            .set(oldest_queued.as_secs_f64());
+    }
+
+    /// The series of a function's jobs.
+    pub fn job_items(&self, function: &str) -> JobMetrics {
+        let items = |outcome: &'static str| {
+            let labels = vec![
+                Label::new("function", function.to_owned()),
+                Label::new("outcome", outcome),
+            ];
+            let key = Key::from_parts("firebox_job_items_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        JobMetrics {
+            succeeded: items("succeeded"),
+            failed: items("failed"),
+            retried: items("retried"),
+        }
+    }
+
     /// The series of a version that answered and the one that shadows it.
     pub fn shadow(&self, function: &str, version: u32, shadow: u32) -> ShadowMetrics {
         let labels = || {
@@ -503,6 +532,17 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Rollouts that have ended, by outcome.",
     ),
+    ("firebox_jobs", None, "Jobs that are kept, by state."),
+    (
+        "firebox_job_oldest_queued_seconds",
+        Some(Unit::Seconds),
+        "How long the oldest of the queued jobs has waited; 0 where none waits.",
+    ),
+    (
+        "firebox_job_items_total",
+        None,
+        "Items of jobs by function and outcome: succeeded, failed, retried.",
+    ),
     (
         "firebox_shadow_requests_total",
         None,
@@ -519,6 +559,16 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "The largest relative difference of two numbers in answers.",
     ),
 ];
+
+/// The series of a function's jobs.
+pub struct JobMetrics {
+    /// Items with an answer.
+    pub succeeded: Counter,
+    /// Items with an error.
+    pub failed: Counter,
+    /// Attempts after the first.
+    pub retried: Counter,
+}
 
 /// The series of a version that answered and the one that shadows it.
 pub struct ShadowMetrics {

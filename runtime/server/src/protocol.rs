@@ -18,6 +18,7 @@ pub mod body;
 pub mod control;
 pub mod info;
 pub mod invoke;
+pub mod jobs;
 pub mod residency;
 pub mod rollout;
 pub mod traffic;

@@ -21,6 +21,7 @@ use firebox_registry::{Batching, FunctionName, Manifest, Tier};
 use metrics::Histogram;
 use tokio::sync::oneshot;
 
+use crate::callers;
 use crate::metrics::Metrics;
 use batch::{Batch, Shape};
 use cpu::Meter;
@@ -77,6 +78,14 @@ impl Terms {
             tier: manifest.tier,
             batching: batching.collect(),
             rows: OnceLock::new(),
+        }
+    }
+
+    /// The same for work that takes what callers leave.
+    pub fn in_batch(function: &FunctionName, manifest: &Manifest) -> Self {
+        Self {
+            tier: Tier::Batch,
+            ..Self::of(function, manifest)
         }
     }
 }
@@ -229,7 +238,7 @@ impl Scheduler {
         let thread = std::thread::Builder::new().name("compute-batch".into());
         let (told, heard) = std::sync::mpsc::channel();
         thread.spawn(move || {
-            yield_to_callers();
+            callers::yield_to_them();
             let meter = Arc::new(Meter::default());
             let counted = meter.clone();
             // Its threads inherit the priority.
@@ -472,15 +481,6 @@ struct Spent {
     started: Instant,
     took: Duration,
     cpu: Duration,
-}
-
-/// Gives this thread the lowest priority, and those that it starts.
-pub fn yield_to_callers() {
-    // On Linux, a nice value is that of a thread and not of its process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::warn!(%error, "a background thread keeps its priority");
-    }
 }
 
 /// The message of a caught panic.

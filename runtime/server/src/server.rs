@@ -20,13 +20,17 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::callers::Callers;
 use crate::config::Config;
 use crate::connections;
 use crate::gateway::{Caps, Gateway};
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, residency, rollout as rollouts, traffic, v2, versions};
+use crate::protocol::{
+    control, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
+};
 use crate::realtime;
 use crate::residency::Residency;
 use crate::rollout::{self, Rollouts};
@@ -69,6 +73,7 @@ pub struct App {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) gateway: Gateway,
     pub(crate) rollouts: Rollouts,
+    pub(crate) jobs: Jobs,
     pub(crate) metrics: Metrics,
     /// Turns for checking uploads.
     pub(crate) uploads: Semaphore,
@@ -83,9 +88,14 @@ impl App {
         let registry = Registry::open(&config.data)?;
         let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
         let sandbox = Sandbox::new(&SandboxConfig {
-            // Uploads' dry runs, the shadow and what is kept have instances beside the requests'.
+            // Uploads' dry runs, the shadow, jobs and what is kept have instances beside the
+            // requests'.
             instances: slots(
-                config.max_instances + config.max_idle_instances + 2 * config.max_uploads + 1,
+                config.max_instances
+                    + config.max_idle_instances
+                    + 2 * config.max_uploads
+                    + 1
+                    + config.max_running_jobs * config.max_job_concurrency,
             ),
             idle: slots(config.max_idle_instances),
             memory: config.max_instance_memory,
@@ -107,11 +117,22 @@ impl App {
             Caps::new(&config),
         )?;
         let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
+        let callers = Callers::new();
+        let jobs = Jobs::open(
+            &config,
+            registry.clone(),
+            routing.clone(),
+            residency.clone(),
+            scheduler.clone(),
+            callers.clone(),
+            metrics.clone(),
+        )?;
         let gateway = Gateway::new(
             &config,
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
+            callers,
             shadow,
             metrics.clone(),
         );
@@ -128,6 +149,7 @@ impl App {
             scheduler,
             gateway,
             rollouts,
+            jobs,
             metrics,
             uploads,
             draining,
@@ -151,6 +173,7 @@ impl App {
         let queues = &self.metrics.compute_queue;
         queues.callers.set(self.scheduler.waiting() as f64);
         queues.batch.set(self.scheduler.waiting_batch() as f64);
+        self.jobs.observe();
     }
 }
 
@@ -181,6 +204,14 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(invoke::split))
         .routes(routes!(invoke::version))
         .routes(routes!(invoke::labelled))
+        .routes(routes!(jobs::of_function, jobs::submit))
+        .routes(routes!(jobs::submit_version))
+        .routes(routes!(jobs::submit_labelled))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show, jobs::delete))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::results))
         .routes(routes!(control::devices))
         .routes(routes!(control::metrics))
         .routes(routes!(openapi::document))
@@ -272,6 +303,7 @@ impl Server {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServerError> {
         let Self { app, listener, .. } = self;
+        app.jobs.start(app.config.compute_threads)?;
         let mut background = JoinSet::new();
         background.spawn(follow(app.clone()));
         background.spawn(sweep(app.clone()));
@@ -283,6 +315,7 @@ impl Server {
             async move {
                 shutdown.await;
                 app.draining.store(true, Relaxed);
+                app.jobs.halt();
                 told.notify_one();
             }
         };
@@ -298,6 +331,7 @@ impl Server {
             () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
         }
         background.shutdown().await;
+        app.jobs.stopped().await;
         let registry = app.registry.clone();
         let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
         released(&registry).await;

@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::{Config, Server, ServerError};
 
+mod jobs;
+
 /// A running server. Dropping it leaves the task to the test's runtime.
 struct Running {
     client: Client,

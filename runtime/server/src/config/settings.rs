@@ -225,6 +225,42 @@ pub const SETTINGS: &[Setting] = &[
         "How often idle versions are looked for",
     ),
     setting(
+        "jobs.max_size",
+        "max-job-size",
+        Size(|c| &mut c.max_job_bytes, 1),
+        "The most bytes of a job's body",
+    ),
+    setting(
+        "jobs.max_items",
+        "max-job-items",
+        Count(|c| &mut c.max_job_items, 1),
+        "The most items of a job",
+    ),
+    setting(
+        "jobs.max",
+        "max-jobs",
+        Count(|c| &mut c.max_jobs, 1),
+        "The most jobs that are kept, those that have ended included",
+    ),
+    setting(
+        "jobs.running",
+        "running-jobs",
+        Count(|c| &mut c.max_running_jobs, 1),
+        "The most jobs that run at once; others wait",
+    ),
+    setting(
+        "jobs.concurrency",
+        "job-concurrency",
+        Count(|c| &mut c.max_job_concurrency, 1),
+        "The most items of one job that are in flight at once",
+    ),
+    setting(
+        "jobs.retention",
+        "job-retention",
+        Time(|c| &mut c.job_retention, Duration::ZERO),
+        "How long a job is kept after its end",
+    ),
+    setting(
         "log.filter",
         "log",
         Text(|c| &mut c.log),
@@ -296,10 +332,10 @@ impl Setting {
             Size(of, least) => *of(config) = size(text, *least)?,
             Time(of, least) => {
                 let time = humantime::parse_duration(text).ok();
-                let time = time.filter(|time| time >= least && *time <= DAY);
+                let time = time.filter(|time| time >= least && *time <= YEAR);
                 let expected = || {
                     let least = humantime::format_duration(*least);
-                    format!("a time from {least} to 1day, such as 30s")
+                    format!("a time from {least} to 365days, such as 30s")
                 };
                 *of(config) = time.ok_or_else(expected)?;
             }
@@ -335,7 +371,7 @@ impl Setting {
     }
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn parsed<T: std::str::FromStr>(text: &str, expected: &str) -> Result<T, String> {
     text.parse().map_err(|_| expected.to_owned())

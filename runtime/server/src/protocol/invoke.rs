@@ -203,6 +203,12 @@ pub fn named_arrays(json: &str, signature: &Signature) -> Result<Named, Failure>
 }
 
 fn encode(answer: Answer) -> Result<Response, Failure> {
+    let (media_type, body) = body_of(answer)?;
+    Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
+}
+
+/// An answer's media type and body: its single output `body` as it is, any other as JSON.
+pub fn body_of(answer: Answer) -> Result<(HeaderValue, Bytes), Failure> {
     if let [(name, tensor)] = answer.outputs.as_slice()
         && name == "body"
         && let [blob] = tensor.blobs().as_slice()
@@ -216,10 +222,11 @@ fn encode(answer: Answer) -> Result<Response, Failure> {
             _ => None,
         };
         let media_type = media_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-        return Ok(([(header::CONTENT_TYPE, media_type)], blob.clone()).into_response());
+        return Ok((media_type, blob.clone()));
     }
     let json = write_named(&answer.outputs)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    let media_type = HeaderValue::from_static("application/json");
+    Ok((media_type, json.into()))
 }
 
 /// Writes `{name: nested arrays}`.

@@ -468,7 +468,7 @@ impl From<Value> for Parameter {
 }
 
 /// The question, and the outputs that were asked for.
-fn decode(json: &str) -> Result<(Question, Option<Vec<String>>), Failure> {
+pub fn decode(json: &str) -> Result<(Question, Option<Vec<String>>), Failure> {
     let request: InferRequest = serde_json::from_str(json).map_err(|error| {
         Failure::BadBody(format!(
             "not an inference request of the V2 protocol: {error}"
@@ -502,7 +502,7 @@ fn decode(json: &str) -> Result<(Question, Option<Vec<String>>), Failure> {
 }
 
 /// Keeps the outputs that were asked for, in that order.
-fn select(mut answer: Answer, wanted: Option<&[String]>) -> Result<Answer, Failure> {
+pub fn select(mut answer: Answer, wanted: Option<&[String]>) -> Result<Answer, Failure> {
     let Some(wanted) = wanted else {
         return Ok(answer);
     };
@@ -529,7 +529,8 @@ fn encode(call: &Call, id: Option<&str>, answer: Answer) -> Result<Response, Fai
     Ok(([(header::CONTENT_TYPE, "application/json")], out).into_response())
 }
 
-fn write(version: &Version, id: &str, answer: &Answer) -> Result<Vec<u8>, Failure> {
+/// The protocol's answer.
+pub fn write(version: &Version, id: &str, answer: &Answer) -> Result<Vec<u8>, Failure> {
     let size: usize = answer
         .outputs
         .iter()
