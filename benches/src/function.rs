@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Model, Options, Signature, Tensor};
 use firebox_sandbox::{
-    Assets, Component, Context, Limits, ModelError, Models, Network, Parameter, Request, Response,
-    Sandbox, SandboxConfig,
+    Assets, Component, Context, CpuMeter, Limits, ModelError, Models, Network, Parameter, Request,
+    Response, Sandbox, SandboxConfig,
 };
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -57,6 +57,7 @@ impl Function {
             models: models.clone(),
             assets,
             network: Network::default(),
+            cpu: CpuMeter::default(),
         };
         Function {
             component,

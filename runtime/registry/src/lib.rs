@@ -40,13 +40,14 @@ mod sizes;
 mod split;
 mod sticky;
 mod store;
+mod usage;
 
 pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
 pub use digest::{Digest, Digesting, InvalidDigest};
 pub use error::RegistryError;
 pub use manifest::{
-    Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network, Precision,
-    Sample, Scaling, Tier,
+    Cache, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
+    Precision, Sample, Scaling, Tier,
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;
@@ -58,3 +59,4 @@ pub use share::{BasisPoints, InvalidShare};
 pub use sizes::{ByteSize, InvalidSize};
 pub use split::Split;
 pub use sticky::{InvalidStickyKey, StickyKey};
+pub use usage::UsageRecord;

@@ -38,6 +38,9 @@ pub struct Manifest {
     /// When memory is given back.
     #[serde(default)]
     pub scaling: Scaling,
+    /// How answers are kept; absent where none are. Left out then, so that older builds read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
     /// The request of the dry run at upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
@@ -154,6 +157,26 @@ impl Default for Scaling {
     fn default() -> Scaling {
         Scaling {
             keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// How long an answer is kept.
+    #[serde(with = "sizes::time")]
+    pub ttl: Duration,
+    /// Memory of a version's kept answers.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache {
+            ttl: Duration::from_secs(60),
+            max_bytes: ByteSize(16 << 20),
         }
     }
 }
@@ -277,6 +300,7 @@ impl Manifest {
             assets: BTreeMap::new(),
             limits: Limits::default(),
             scaling: Scaling::default(),
+            cache: None,
             sample: None,
             network: Network::default(),
         }
@@ -317,7 +341,15 @@ impl Manifest {
             let problem = format!("is {memory}: it must be from 1MiB to 4GiB");
             return Err(value("limits.memory", problem));
         }
+        if let Some(cache) = &self.cache
+            && !(ByteSize(1 << 10)..=ByteSize(64 << 30)).contains(&cache.max_bytes)
+        {
+            let problem = format!("is {}: it must be from 1KiB to 64GiB", cache.max_bytes);
+            return Err(value("cache.max_bytes", problem));
+        }
+        let ttl = self.cache.clone().unwrap_or_default().ttl;
         let times = [
+            ("cache.ttl", ttl, Duration::from_millis(1), DAY * 365),
             (
                 "limits.deadline",
                 self.limits.deadline,
@@ -390,7 +422,7 @@ pub(crate) fn is_plain_path(path: &str) -> bool {
 }
 
 /// The keys below each section; `*` stands for any name.
-const KEYS: [(&str, &[&str]); 7] = [
+const KEYS: [(&str, &[&str]); 8] = [
     (
         "",
         &[
@@ -402,6 +434,7 @@ const KEYS: [(&str, &[&str]); 7] = [
             "assets",
             "limits",
             "scaling",
+            "cache",
             "sample",
             "network",
         ],
@@ -410,6 +443,7 @@ const KEYS: [(&str, &[&str]); 7] = [
     ("models.*", &["path", "device", "precision"]),
     ("limits", &["memory", "deadline"]),
     ("scaling", &["keep_alive"]),
+    ("cache", &["ttl", "max_bytes"]),
     ("sample", &["body", "content_type"]),
     ("network", &["hosts"]),
 ];
@@ -501,6 +535,9 @@ memory = "64MiB"
 deadline = "1500ms"
 [scaling]
 keep_alive = "0s"
+[cache]
+ttl = "5m"
+max_bytes = "1MiB"
 [sample]
 body = "samples/readme.md"
 [network]
@@ -539,6 +576,9 @@ hosts = ["example.com:8080"]
         let manifest = Manifest::parse("name = 'a'\n[models.m]\npath = 'm.onnx'").unwrap();
         assert_eq!(manifest.models["m"].precision, Precision::F32);
         assert!(!manifest.to_toml().unwrap().contains("precision"));
+        assert_eq!(manifest.cache, None);
+        let manifest = Manifest::parse("name = 'a'\n[function]\n[cache]").unwrap();
+        assert_eq!(manifest.cache, Some(Cache::default()));
     }
 
     #[test]
@@ -585,6 +625,11 @@ hosts = ["example.com:8080"]
             (
                 "name = 'a'\n[function]\n[limits]\ndeadline = 'soon'",
                 "such as \"10s\"",
+            ),
+            ("name = 'a'\n[function]\n[cache]\nttl = '0s'", "cache.ttl"),
+            (
+                "name = 'a'\n[function]\n[cache]\nmax_bytes = '1B'",
+                "from 1KiB to 64GiB",
             ),
             (
                 "name = 'a'\n[function]\n[assets]\n'../a' = 'a'",

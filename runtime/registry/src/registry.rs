@@ -24,6 +24,7 @@ use crate::{
 mod policies;
 mod retention;
 mod rollouts;
+mod usage;
 
 pub use policies::POLICIES_KEPT;
 pub use rollouts::ROLLOUTS_KEPT;

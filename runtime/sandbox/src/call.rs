@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use firebox_engine::Tensor;
 
-use crate::{Assets, Limits, Models, Network};
+use crate::{Assets, CpuMeter, Limits, Models, Network};
 
 /// One call of a function.
 #[derive(Clone, Debug)]
@@ -66,4 +66,7 @@ pub struct Context {
     pub assets: Assets,
     /// Hosts that the guest can call.
     pub network: Network,
+    /// Counts the processor time of making the instance and computing in it. Models are not in it:
+    /// others run them.
+    pub cpu: CpuMeter,
 }

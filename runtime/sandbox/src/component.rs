@@ -12,7 +12,9 @@ use wasmtime_wasi::I32Exit;
 use crate::bindings::FunctionPre;
 use crate::engine::Inner;
 use crate::state::{Grants, State};
-use crate::{Context, InvokeError, LinkError, Request, Response, Sandbox, Usage, convert};
+use crate::{
+    Context, CpuMeter, InvokeError, LinkError, Request, Response, Sandbox, Usage, convert,
+};
 
 /// A function's code in memory, ready to make instances. Cloning it is cheap.
 #[derive(Clone)]
@@ -90,6 +92,7 @@ impl Component {
             models: Some(context.models),
         };
         let mut call = Call::new(&self.inner, grants, limits.deadline)?;
+        call.cpu = context.cpu;
         let function = call
             .run(async |store| self.pre.instantiate_async(store).await)
             .await?;
@@ -126,6 +129,7 @@ pub(crate) struct Call<'a> {
     memory: usize,
     /// Time on the thread.
     polled: Duration,
+    cpu: CpuMeter,
 }
 
 impl<'a> Call<'a> {
@@ -146,6 +150,7 @@ impl<'a> Call<'a> {
             deadline,
             memory,
             polled: Duration::ZERO,
+            cpu: CpuMeter::default(),
         })
     }
 
@@ -155,6 +160,7 @@ impl<'a> Call<'a> {
         step: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<T, InvokeError> {
         let step = timed(step(&mut self.store), &mut self.polled);
+        let step = self.cpu.count(step);
         match tokio::time::timeout_at(self.deadline, step).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.diagnose(&error)),

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cost::Prices;
+
 const MIB: usize = 1 << 20;
 
 /// How a server is set up. `Config::new(data)` is a sound default for one machine.
@@ -35,6 +37,10 @@ pub struct Config {
     pub max_compute_queue: usize,
     /// How many cold versions and models load at once.
     pub max_loads: usize,
+    /// Memory of all kept answers, in bytes; 0 keeps none.
+    pub cache_memory: usize,
+    /// What is charged for what versions use.
+    pub prices: Prices,
     /// How often idle versions are looked for.
     pub sweep_interval: Duration,
     /// How long requests in flight may go on after the server was told to stop.
@@ -59,6 +65,8 @@ impl Config {
             compute_threads: cores,
             max_compute_queue: 1024,
             max_loads: cores,
+            cache_memory: 64 * MIB,
+            prices: Prices::default(),
             sweep_interval: Duration::from_millis(500),
             grace: Duration::from_secs(30),
         }

@@ -1,4 +1,4 @@
-//! The way of a request behind its protocol: resolve ▸ admit ▸ run ▸ record.
+//! The way of a request behind its protocol: resolve ▸ admit ▸ kept answer, or run ▸ record.
 //!
 //! [`Gateway::open`] resolves the version and lets the request in; the protocol
 //! then reads and decodes the body, calls [`Gateway::run`], encodes the answer,
@@ -20,7 +20,9 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::admission::{Admission, Place};
+use crate::cache::{Directives, ResponseCache, Served};
 use crate::config::Config;
+use crate::cost::Meter;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
@@ -45,7 +47,7 @@ pub struct Question {
 }
 
 /// What it answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// Named tensors.
     pub outputs: Named,
@@ -59,6 +61,7 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
+    cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
     max_memory: usize,
@@ -75,10 +78,14 @@ pub struct Call {
     place: Place,
     metrics: Metrics,
     clocks: Clocks,
+    meter: Meter,
     recorded: bool,
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
     by_policy: bool,
+    /// What its caller asks of the cache, and what came of it.
+    directives: Directives,
+    served: OnceLock<Served>,
     /// Who is asked as well, the way there, and what.
     shadow: Option<(Arc<Version>, Shadow)>,
     copied: OnceLock<(Question, Named)>,
@@ -137,6 +144,7 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        cache: ResponseCache,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
@@ -148,6 +156,7 @@ impl Gateway {
             residency,
             scheduler,
             admission,
+            cache,
             shadow,
             metrics,
             max_memory,
@@ -207,16 +216,31 @@ impl Gateway {
             place,
             metrics,
             clocks,
+            meter: Meter::default(),
             recorded: false,
             by_policy,
+            directives: Directives::of(asker.headers),
+            served: OnceLock::new(),
             shadow,
             copied: OnceLock::new(),
         }))
     }
 
-    /// Answers one call: loads the version if need be, waits for an instance, runs.
+    /// Answers one call: by what is kept, where the version keeps answers; else it is computed.
     pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         call.version.check(&question.inputs)?;
+        let Some(key) = ResponseCache::key(&call.version, &question) else {
+            return self.compute(call, question).await;
+        };
+        let computed = self.compute(call, question);
+        let answer = self.cache.answer(key, &call.directives, computed).await;
+        let (answer, served) = answer?;
+        let _ = call.served.set(served);
+        Ok(answer)
+    }
+
+    /// Loads the version if need be, waits for an instance, runs.
+    async fn compute(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         let lease = match self.residency.resident(&call.version) {
             Some(lease) => lease,
             None => {
@@ -258,6 +282,7 @@ impl Gateway {
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
+        call.meter.computed(&model.model, &computed);
         Ok(Answer {
             outputs: computed.outputs,
             parameters: vec![],
@@ -271,7 +296,8 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let models = Arc::new(CallModels::new(lease.warm.clone(), self.scheduler.clone()));
+        let models = CallModels::new(lease.warm.clone(), self.scheduler.clone());
+        let models = Arc::new(models.metered(&call.meter));
         let limits = &call.version.record.manifest.limits;
         let limits = Limits {
             memory: self.max_memory.min(limits.memory.0 as usize),
@@ -320,20 +346,26 @@ impl Call {
         if let Some(outcome) = outcome(response.status()) {
             self.observe(outcome, &spent);
         }
+        let succeeded = response.status().is_success();
+        self.version.account.charge(&self.meter, succeeded);
+        let served = self.served.get().copied();
         let headers = response.headers_mut();
+        if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
+            served.tell(cache, &self.directives, headers);
+        }
         headers.insert(VERSION, self.version.record.number.get().into());
         let mut buffer = Uuid::encode_buffer();
         let id = self.id.hyphenated().encode_lower(&mut buffer);
         for (name, text) in [
             (PREDICTION_ID, &*id),
-            (SERVER_TIMING, &server_timing(&spent)),
+            (SERVER_TIMING, &server_timing(&spent, &self.meter, served)),
         ] {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         }
         match (self.shadow.take(), self.copied.take()) {
-            (Some((shadow, way)), Some((question, outputs))) if response.status().is_success() => {
+            (Some((shadow, way)), Some((question, outputs))) if succeeded => {
                 let copied = Copied {
                     primary: self.version.clone(),
                     shadow,
@@ -347,9 +379,12 @@ impl Call {
         }
     }
 
-    /// Tells whoever watches the version how the call went.
+    /// Tells whoever watches the version how the call went. An answer that was kept tells nothing:
+    /// it is as quick as the cache and never fails, so a version would look the better the more its
+    /// callers repeat themselves, and a new one, whose cache is empty, the worse.
     fn observe(&self, outcome: Outcome, spent: &Spent) {
-        if self.by_policy {
+        let kept = matches!(self.served.get(), Some(Served::Hit { .. }));
+        if self.by_policy && !kept {
             let now = self.started + spent.total;
             self.version.observe(now, outcome, spent.total);
         }
@@ -395,6 +430,7 @@ impl Drop for Call {
         if !self.recorded {
             let spent = self.spent();
             self.version.metrics(&self.metrics).record(None, &spent);
+            self.version.account.charge(&self.meter, false);
             self.observe(Outcome::Cancelled, &spent);
         }
     }
@@ -411,14 +447,18 @@ fn outcome(status: StatusCode) -> Option<Outcome> {
 }
 
 /// Milliseconds, as the Server Timing specification has them.
-fn server_timing(spent: &Spent) -> String {
+fn server_timing(spent: &Spent, meter: &Meter, served: Option<Served>) -> String {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let cache = served.map_or(String::new(), |served| {
+        format!("cache;desc={}, ", served.name())
+    });
     format!(
-        "queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}",
+        "{cache}queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}, cpu;dur={:.3}",
         ms(spent.queue),
         ms(spent.cold),
         ms(spent.guest),
-        ms(spent.compute)
+        ms(spent.compute),
+        ms(meter.cpu())
     )
 }
 
@@ -455,6 +495,7 @@ pub struct CallModels {
     scheduler: Arc<Scheduler>,
     queued: Clock,
     computed: Clock,
+    meter: Meter,
 }
 
 impl CallModels {
@@ -465,6 +506,15 @@ impl CallModels {
             scheduler,
             queued: Clock::default(),
             computed: Clock::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    /// What is used from now on is counted by `meter`.
+    pub fn metered(self, meter: &Meter) -> Self {
+        Self {
+            meter: meter.clone(),
+            ..self
         }
     }
 
@@ -477,6 +527,7 @@ impl CallModels {
     ) -> Result<Response, InvokeError> {
         let context = Context {
             limits,
+            cpu: self.meter.guest.clone(),
             models: self,
             assets: code.assets.clone(),
             network: code.network.clone(),
@@ -502,11 +553,12 @@ impl Models for CallModels {
 
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
-            let model = self.find(name)?.model.clone();
-            match self.scheduler.run(model, inputs).await {
+            let model = &self.find(name)?.model;
+            match self.scheduler.run(model.clone(), inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);
+                    self.meter.computed(model, &computed);
                     Ok(computed.outputs)
                 }
                 Err(error) => Err(model_error(name.to_owned(), error)),

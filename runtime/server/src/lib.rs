@@ -14,13 +14,15 @@
 //!
 //! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
-//! whether there is room, `residency` what is in memory, and `scheduler` where
-//! models compute. `rollout` moves traffic under guards, `shadow` copies it. `upload` is the way of a new version and `code` that of its component, `problem` the table of
+//! whether there is room, `cache` whether the answer is there already, `residency` what is in memory, and `scheduler` where
+//! models compute. `rollout` moves traffic under guards, `shadow` copies it. `cost` counts what versions use. `upload` is the way of a new version and `code` that of its component, `problem` the table of
 //! everything that can go wrong, and `server` the wiring.
 
 mod admission;
+mod cache;
 mod code;
 mod config;
+mod cost;
 mod diff;
 mod gateway;
 mod metrics;
@@ -39,5 +41,6 @@ mod tests;
 mod upload;
 
 pub use config::Config;
+pub use cost::Prices;
 pub use resolver::Resolver;
 pub use server::{Server, ServerError, serve};

@@ -136,6 +136,14 @@ enum State {
     Resident(Arc<Warm>),
 }
 
+/// What a version holds in memory.
+pub struct Held {
+    /// Whether its code is mapped.
+    pub code: bool,
+    /// The bytes of its models; the same model has the same key in all versions that share it.
+    pub models: BTreeMap<usize, usize>,
+}
+
 /// The residency of one version; it lives as long as the version's route.
 pub struct Slot {
     state: Mutex<State>,
@@ -160,6 +168,28 @@ impl Slot {
             State::Resident(_) => Warmth::Resident,
             State::Loading(_) if self.linked.load(Relaxed) => Warmth::Linked,
             _ => Warmth::Cold,
+        }
+    }
+
+    /// Bytes of the models that are held now, by what tells them apart, and whether the code is;
+    /// `None` where nothing is.
+    pub fn held(&self) -> Option<Held> {
+        match &*self.lock() {
+            State::Resident(warm) => {
+                let models = warm.models.values().map(|loaded| {
+                    let address = Arc::as_ptr(loaded).addr();
+                    (address, loaded.model.weight_bytes())
+                });
+                Some(Held {
+                    code: warm.code.is_some(),
+                    models: models.collect(),
+                })
+            }
+            State::Loading(_) if self.linked.load(Relaxed) => Some(Held {
+                code: true,
+                models: BTreeMap::new(),
+            }),
+            _ => None,
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use firebox_engine::{Model, RunError, Tensor};
+use firebox_sandbox::thread_cpu_time;
 use tokio::sync::oneshot;
 
 /// Named tensors in or out of a model.
@@ -60,6 +61,8 @@ pub struct Computed {
     pub queued: Duration,
     /// The computation alone.
     pub compute: Duration,
+    /// The processor time of its thread. What the engine has its pool do is not in it.
+    pub cpu: Duration,
 }
 
 struct Job {
@@ -198,13 +201,14 @@ fn compute(
     inputs: Named,
     queued_at: Instant,
 ) -> Result<Computed, ComputeError> {
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), thread_cpu_time());
     let outputs = catch_unwind(AssertUnwindSafe(|| model.compute(inputs)))
         .map_err(|panic| ComputeError::Panic(panic_text(panic.as_ref())))??;
     Ok(Computed {
         outputs,
         queued: started - queued_at,
         compute: started.elapsed(),
+        cpu: thread_cpu_time().saturating_sub(before),
     })
 }
 

@@ -21,12 +21,14 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::cache::ResponseCache;
 use crate::config::Config;
+use crate::cost::{Costs, SAVE_EVERY};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, rollout as rollouts, traffic, v2, versions};
+use crate::protocol::{control, cost, invoke, rollout as rollouts, traffic, v2, versions};
 use crate::residency::Residency;
 use crate::rollout::{self, Rollouts};
 use crate::routing::Routing;
@@ -67,6 +69,8 @@ pub struct App {
     pub(crate) residency: Residency,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) gateway: Gateway,
+    pub(crate) cache: ResponseCache,
+    pub(crate) costs: Costs,
     pub(crate) rollouts: Rollouts,
     pub(crate) metrics: Metrics,
     /// Turns for checking uploads.
@@ -80,7 +84,9 @@ impl App {
     pub fn open(config: Config) -> Result<Self, ServerError> {
         let metrics = Metrics::new();
         let registry = Registry::open(&config.data)?;
-        let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
+        let cache = ResponseCache::new(config.cache_memory, metrics.clone());
+        let routing = Routing::open(registry.clone(), cache.clone(), metrics.clone())?;
+        let routing = Arc::new(routing);
         let sandbox = Sandbox::new(&SandboxConfig {
             // Uploads' dry runs and the shadow have instances beside the requests'.
             instances: (config.max_instances + 2 * config.max_uploads + 1)
@@ -106,9 +112,11 @@ impl App {
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
+            cache.clone(),
             shadow,
             metrics.clone(),
         );
+        let costs = Costs::new(registry.clone(), routing.clone());
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
         Ok(Self {
@@ -119,6 +127,8 @@ impl App {
             residency,
             scheduler,
             gateway,
+            cache,
+            costs,
             rollouts,
             metrics,
             uploads,
@@ -142,6 +152,7 @@ impl App {
         self.metrics
             .compute_queue
             .set(self.scheduler.waiting() as f64);
+        self.costs.charge_memory();
     }
 }
 
@@ -163,6 +174,9 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(rollouts::act))
         .routes(routes!(rollouts::history))
         .routes(routes!(rollouts::shadow))
+        .routes(routes!(cost::all))
+        .routes(routes!(cost::of_function))
+        .routes(routes!(cost::of_version))
         .routes(routes!(invoke::split))
         .routes(routes!(invoke::version))
         .routes(routes!(invoke::labelled))
@@ -262,6 +276,7 @@ impl Server {
         background.spawn(sweep(app.clone()));
         background.spawn(judge(app.clone()));
         background.spawn(upkeep(app.clone()));
+        background.spawn(keep_books(app.clone()));
         let told = Arc::new(tokio::sync::Notify::new());
         let signal = {
             let (app, told) = (app.clone(), told.clone());
@@ -289,7 +304,11 @@ impl Server {
         }
         background.shutdown().await;
         let registry = app.registry.clone();
-        let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
+        let save = move || {
+            app.rollouts.save();
+            app.costs.save();
+        };
+        let _ = tokio::task::spawn_blocking(save).await;
         released(&registry).await;
         Ok(())
     }
@@ -341,12 +360,14 @@ async fn follow(app: Arc<App>) {
     }
 }
 
-/// Drops what was idle for too long.
+/// Drops what was idle for too long, and answers that were kept long enough.
 async fn sweep(app: Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        app.cache.expire();
+        app.costs.charge_memory();
         let idle = app.residency.cool(app.routing.table().versions());
         if !idle.is_empty() {
             let residency = app.residency.clone();
@@ -376,6 +397,19 @@ async fn judge(app: Arc<App>) {
         let judged = tokio::task::spawn_blocking(move || app.rollouts.tick(Instant::now()));
         if let Err(error) = judged.await {
             tracing::error!(%error, "rollouts can't be judged");
+        }
+    }
+}
+
+/// Saves what versions have used.
+async fn keep_books(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(SAVE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || app.costs.save()).await {
+            tracing::error!(%error, "usage can't be saved");
         }
     }
 }

@@ -235,9 +235,12 @@ impl Worker {
         let lease = warm.await.map_err(|_| Failure::ShuttingDown)??;
         let cold = asked.elapsed();
         version.check(&question.inputs)?;
+        // What it uses is its version's cost, as that of any call; nobody asked for it.
+        let meter = version.account.meter();
         let outputs = match &lease.warm.code {
             Some(code) => {
                 let models = CallModels::new(lease.warm.clone(), scheduler.clone());
+                let models = models.metered(&meter);
                 let memory = version.record.manifest.limits.memory.0 as usize;
                 let limits = Limits {
                     memory: self.max_memory.min(memory),
@@ -258,7 +261,9 @@ impl Worker {
                 let model = lease.warm.models.values().next();
                 let model = model.ok_or_else(|| Failure::Internal("no model".into()))?;
                 let run = scheduler.run(model.model.clone(), question.inputs);
-                run.await?.outputs
+                let computed = run.await?;
+                meter.computed(&model.model, &computed);
+                computed.outputs
             }
         };
         Ok((outputs, cold))
