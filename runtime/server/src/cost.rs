@@ -87,6 +87,18 @@ impl Meter {
     pub fn cpu(&self) -> Duration {
         self.guest.get() + self.compute.get()
     }
+
+    /// What a request costs that used this, for people: memory is its version's, not a request's.
+    pub fn cost(&self, prices: &Prices) -> String {
+        let usage = Usage {
+            requests: 1,
+            guest_cpu_seconds: self.guest.get().as_secs_f64(),
+            compute_cpu_seconds: self.compute.get().as_secs_f64(),
+            gpu_seconds: self.gpu.get().as_secs_f64(),
+            ..Usage::default()
+        };
+        format!("{:.12} {}", usage.cost(prices).total, prices.currency)
+    }
 }
 
 /// What one version has used.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::admission::{Admission, Place};
 use crate::cache::{Directives, ResponseCache, Served};
 use crate::config::Config;
-use crate::cost::Meter;
+use crate::cost::{Meter, Prices};
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
@@ -33,6 +33,7 @@ use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
 const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
+const COST: HeaderName = HeaderName::from_static("x-firebox-cost");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a function is asked.
@@ -64,6 +65,7 @@ pub struct Gateway {
     cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
+    prices: Arc<Prices>,
     max_memory: usize,
 }
 
@@ -79,6 +81,8 @@ pub struct Call {
     metrics: Metrics,
     clocks: Clocks,
     meter: Meter,
+    /// Given where the caller wants to know what the call costs.
+    prices: Option<Arc<Prices>>,
     recorded: bool,
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
@@ -151,6 +155,7 @@ impl Gateway {
         let (instances, queued) = (config.max_instances, config.max_queued);
         let admission = Admission::new(instances, queued, config.max_queue_wait);
         let max_memory = config.max_instance_memory;
+        let prices = Arc::new(config.prices.clone());
         Self {
             routing,
             residency,
@@ -159,6 +164,7 @@ impl Gateway {
             cache,
             shadow,
             metrics,
+            prices,
             max_memory,
         }
     }
@@ -217,6 +223,7 @@ impl Gateway {
             metrics,
             clocks,
             meter: Meter::default(),
+            prices: asker.headers.get(COST).map(|_| self.prices.clone()),
             recorded: false,
             by_policy,
             directives: Directives::of(asker.headers),
@@ -352,6 +359,11 @@ impl Call {
         let headers = response.headers_mut();
         if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
             served.tell(cache, &self.directives, headers);
+        }
+        if let Some(cost) = self.prices.as_deref().map(|prices| self.meter.cost(prices))
+            && let Ok(cost) = HeaderValue::from_str(&cost)
+        {
+            headers.insert(COST, cost);
         }
         headers.insert(VERSION, self.version.record.number.get().into());
         let mut buffer = Uuid::encode_buffer();

@@ -510,5 +510,16 @@ async fn a_version_costs_what_it_used_at_the_prices_that_hold() {
     let (_, all) = server.get("/v1/cost").await;
     assert_eq!(all["prices"]["gb_second"], 1000.0);
     close(all["total"].as_f64().unwrap(), number("/cost/total"));
+
+    let ask = || server.ask(Method::POST, invoke).body(r#"{"x": [[1, 2]]}"#);
+    let quiet = ask().send().await.unwrap();
+    assert!(!quiet.headers().contains_key("x-firebox-cost"));
+    let told = ask().header("x-firebox-cost", "?").send().await.unwrap();
+    let told = told.headers()["x-firebox-cost"].to_str().unwrap();
+    let (amount, currency) = told.split_once(' ').unwrap();
+    assert!(
+        amount.parse::<f64>().unwrap() > 0.5 && currency == "EUR",
+        "{told}"
+    );
     server.stop().await;
 }

@@ -170,6 +170,7 @@ impl Store {
         if bytes > most.min(self.most) {
             return;
         }
+        self.expire(now);
         self.remove(&key);
         self.turn += 1;
         self.bytes += bytes;
@@ -186,7 +187,6 @@ impl Store {
             used: self.turn,
         };
         self.entries.insert(key, entry);
-        self.expire(now);
         // The new one was used last, so it is never the one that goes.
         while let Some(shelf) = self.shelves.get(&owner).filter(|shelf| shelf.bytes > most)
             && let Some((_, &oldest)) = shelf.used.first_key_value()
