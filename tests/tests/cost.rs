@@ -30,13 +30,20 @@ async fn deploy_probe(server: &Server) {
 }
 
 /// `y = x · weights`, a megabyte of weights.
-fn product() -> Vec<u8> {
-    onnx::product(&vec![0.5; 512 * 512], 512)
+fn product(keep_alive: &str) -> Bundle {
+    let scaling = format!("[scaling]\nkeep_alive = \"{keep_alive}\"");
+    Bundle::of_model(onnx::product(&vec![0.5; 512 * 512], 512))
+        .with_lines("[sample]\nbody = \"x.json\"")
+        .with_file("x.json", row().into_bytes())
+        .with_lines(&scaling)
+}
+
+fn row() -> String {
+    json!({"x": vec![1; 512]}).to_string()
 }
 
 async fn call_product(server: &Server, path: &str) {
-    let body = json!({"x": vec![1; 512]}).to_string();
-    server.invoke_at(path, body).await.expect(200);
+    server.invoke_at(path, row()).await.expect(200);
 }
 
 #[tokio::test]
@@ -104,14 +111,9 @@ async fn calls_that_fail_or_are_given_up_cost_what_they_had_used() {
 #[tokio::test]
 async fn memory_costs_while_it_is_held_and_versions_share_what_they_share() {
     let server = Server::start().await;
-    let alike = |text: &str| {
-        let lines = format!("[scaling]\nkeep_alive = \"4s\"\n[assets]\n\"{text}\" = \"x.txt\"");
-        Bundle::of_model(product())
-            .with_lines(&lines)
-            .with_file("x.txt", b"x".to_vec())
-    };
-    for text in ["a", "b"] {
-        server.deploy("product", &alike(text)).await;
+    // Two versions of one model.
+    for keep_alive in ["4000ms", "4001ms"] {
+        server.deploy("product", &product(keep_alive)).await;
     }
     let at = |version: u32| format!("/v1/functions/product/versions/{version}/invoke");
     let held = async |version: u32| {
@@ -159,7 +161,7 @@ async fn memory_costs_while_it_is_held_and_versions_share_what_they_share() {
 #[tokio::test]
 async fn sums_outlive_a_restart_and_but_for_seconds_a_crash() {
     let server = Server::start().await;
-    server.deploy("product", &Bundle::of_model(product())).await;
+    server.deploy("product", &product("1h")).await;
     let path = "/v1/functions/product/invoke";
     for _ in 0..3 {
         call_product(&server, path).await;

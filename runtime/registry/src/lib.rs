@@ -46,8 +46,8 @@ pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
 pub use digest::{Digest, Digesting, InvalidDigest};
 pub use error::RegistryError;
 pub use manifest::{
-    Cache, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
-    Precision, Sample, Scaling, Tier,
+    Batching, Cache, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection,
+    Network, Precision, Sample, Scaling, Tier,
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! call ─ Meter ──▶ Account of the version ◀── memory, looked at twice a second
-//!                     │ every few seconds
-//!                     ▼
-//!                  registry
+//! scheduler ─ Used ──▶ │
+//!                      │ every few seconds
+//!                      ▼
+//!                   registry
 //! ```
-//! A [`Meter`] counts while a call goes on, so that one that fails, traps or is given up costs what
-//! it had used. Memory is that of code and weights while a version is not cold; a model that
+//! A [`Meter`] counts while a call goes on, and the scheduler counts every run of a model, so that
+//! a call that fails, traps or is given up costs what it had used. Memory is that of code and weights while a version is not cold; a model that
 //! several versions hold is split evenly among them.
 
 use std::collections::HashMap;
@@ -18,14 +19,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use firebox_engine::{Device, Model};
 use firebox_registry::{Registry, RegistryError, UsageRecord};
 use firebox_sandbox::CpuMeter;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::routing::{Routing, Version};
-use crate::scheduler::Computed;
+use crate::scheduler::{Computed, Used};
 
 /// How often what was used is saved: a crash loses no more than this.
 pub const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -76,11 +76,9 @@ pub struct Meter {
 
 impl Meter {
     /// Adds a model's run.
-    pub fn computed(&self, model: &Model, computed: &Computed) {
+    pub fn computed(&self, computed: &Computed) {
         self.compute.add(computed.cpu);
-        if model.device() != Device::Cpu {
-            self.gpu.add(computed.compute);
-        }
+        self.gpu.add(computed.gpu);
     }
 
     /// Processor time so far, of the instance and of models.
@@ -107,18 +105,23 @@ pub struct Account {
     requests: AtomicU64,
     predictions: AtomicU64,
     guest_cpu_ns: AtomicU64,
-    compute_cpu_ns: AtomicU64,
-    gpu_ns: AtomicU64,
+    /// What models took before this server started.
+    compute_cpu_before_ns: u64,
+    gpu_before_ns: u64,
+    /// And since: the scheduler counts it, as runs that fail, or whose callers have gone, end
+    /// there.
+    models: Used,
     byte_seconds: Mutex<f64>,
     /// Whether there is something that wasn't saved.
     changed: AtomicBool,
 }
 
 impl Account {
-    /// Goes on from what was saved.
-    pub fn new(saved: Option<UsageRecord>) -> Self {
+    /// Goes on from what was saved; `models` counts what models take from now on.
+    pub fn new(models: Used, saved: Option<UsageRecord>) -> Self {
         let saved = saved.as_ref();
-        let number = |read: fn(&UsageRecord) -> u64| AtomicU64::new(saved.map_or(0, read));
+        let before = |read: fn(&UsageRecord) -> u64| saved.map_or(0, read);
+        let number = |read: fn(&UsageRecord) -> u64| AtomicU64::new(before(read));
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX));
         Self {
@@ -126,8 +129,9 @@ impl Account {
             requests: number(|saved| saved.requests),
             predictions: number(|saved| saved.predictions),
             guest_cpu_ns: number(|saved| saved.guest_cpu_ns),
-            compute_cpu_ns: number(|saved| saved.compute_cpu_ns),
-            gpu_ns: number(|saved| saved.gpu_ns),
+            compute_cpu_before_ns: before(|saved| saved.compute_cpu_ns),
+            gpu_before_ns: before(|saved| saved.gpu_ns),
+            models,
             byte_seconds: Mutex::new(saved.map_or(0.0, |saved| saved.byte_seconds)),
             changed: AtomicBool::new(false),
         }
@@ -149,14 +153,8 @@ impl Account {
     }
 
     fn add(&self, meter: &Meter) {
-        for (sum, part) in [
-            (&self.guest_cpu_ns, &meter.guest),
-            (&self.compute_cpu_ns, &meter.compute),
-            (&self.gpu_ns, &meter.gpu),
-        ] {
-            let nanoseconds = part.get().as_nanos().try_into().unwrap_or(u64::MAX);
-            sum.fetch_add(nanoseconds, Relaxed);
-        }
+        let guest = nanoseconds(meter.guest.get());
+        self.guest_cpu_ns.fetch_add(guest, Relaxed);
         self.changed.store(true, Relaxed);
     }
 
@@ -169,6 +167,10 @@ impl Account {
         let sum = self.byte_seconds.lock();
         sum.unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 /// See [`Account::meter`].
@@ -402,8 +404,8 @@ fn record(version: &Version) -> UsageRecord {
         requests: number(&account.requests),
         predictions: number(&account.predictions),
         guest_cpu_ns: number(&account.guest_cpu_ns),
-        compute_cpu_ns: number(&account.compute_cpu_ns),
-        gpu_ns: number(&account.gpu_ns),
+        compute_cpu_ns: account.compute_cpu_before_ns + nanoseconds(account.models.cpu.get()),
+        gpu_ns: account.gpu_before_ns + nanoseconds(account.models.gpu.get()),
         byte_seconds: *account.byte_seconds(),
     }
 }
@@ -451,7 +453,7 @@ mod tests {
             gpu_ns: 0,
             byte_seconds: 1.5,
         };
-        let account = Account::new(Some(saved));
+        let account = Account::new(Used::default(), Some(saved));
         let meter = Meter::default();
         meter.guest.add(Duration::from_nanos(5));
         account.charge(&meter, false);

@@ -28,7 +28,7 @@ use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
 use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
-use crate::scheduler::{ComputeError, Named, Scheduler};
+use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
 use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
@@ -278,18 +278,23 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let Some(model) = lease.warm.models.values().next() else {
+        let Some((name, model)) = lease.warm.models.iter().next() else {
             return Err(Failure::Internal(
                 "the version has neither code nor a model".into(),
             ));
         };
         let computed = self
             .scheduler
-            .run(model.model.clone(), question.inputs)
+            .run(
+                &call.version.terms,
+                name,
+                model.model.clone(),
+                question.inputs,
+            )
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
-        call.meter.computed(&model.model, &computed);
+        call.meter.computed(&computed);
         Ok(Answer {
             outputs: computed.outputs,
             parameters: vec![],
@@ -303,7 +308,8 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let models = CallModels::new(lease.warm.clone(), self.scheduler.clone());
+        let terms = call.version.terms.clone();
+        let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
         let models = Arc::new(models.metered(&call.meter));
         let limits = &call.version.record.manifest.limits;
         let limits = Limits {
@@ -505,6 +511,7 @@ impl From<ComputeError> for Failure {
 pub struct CallModels {
     warm: Arc<Warm>,
     scheduler: Arc<Scheduler>,
+    terms: Arc<Terms>,
     queued: Clock,
     computed: Clock,
     meter: Meter,
@@ -512,10 +519,11 @@ pub struct CallModels {
 
 impl CallModels {
     /// For one call of a loaded version.
-    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>) -> Self {
+    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>, terms: Arc<Terms>) -> Self {
         Self {
             warm,
             scheduler,
+            terms,
             queued: Clock::default(),
             computed: Clock::default(),
             meter: Meter::default(),
@@ -565,12 +573,12 @@ impl Models for CallModels {
 
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
-            let model = &self.find(name)?.model;
-            match self.scheduler.run(model.clone(), inputs).await {
+            let model = self.find(name)?.model.clone();
+            match self.scheduler.run(&self.terms, name, model, inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);
-                    self.meter.computed(model, &computed);
+                    self.meter.computed(&computed);
                     Ok(computed.outputs)
                 }
                 Err(error) => Err(model_error(name.to_owned(), error)),

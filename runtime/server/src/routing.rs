@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
 use crate::rollout::window::{Outcome, Window};
-use crate::scheduler::Named;
+use crate::scheduler::{Named, Terms};
 use crate::shadow::Comparisons;
 
 mod key;
@@ -60,6 +60,8 @@ pub struct Version {
     pub account: Account,
     /// What it asks of the response cache; none where it keeps no answers.
     pub cache: Option<VersionCache>,
+    /// How its models are run.
+    pub terms: Arc<Terms>,
     /// See [`Compiled`]; replaced where an update of Firebox made it of no use.
     compiled: Mutex<Option<Compiled>>,
     metrics: OnceLock<VersionMetrics>,
@@ -79,13 +81,15 @@ impl Version {
         });
         let compiled = Mutex::new(Compiled::of(&record));
         let cache = VersionCache::of(&record);
-        let account = Account::new(used);
+        let terms = Arc::new(Terms::of(&record.function, &record.manifest));
+        let account = Account::new(terms.used.clone(), used);
         Self {
             record,
             signature,
             slot: Slot::new(),
             account,
             cache,
+            terms,
             compiled,
             metrics: OnceLock::new(),
             window: ArcSwapOption::empty(),

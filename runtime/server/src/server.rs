@@ -96,7 +96,11 @@ impl App {
             pooling: Pooling::Preferred,
             ..SandboxConfig::default()
         })?;
-        let scheduler = Scheduler::start(config.compute_threads, config.max_compute_queue)?;
+        let scheduler = Scheduler::start(
+            config.compute_threads,
+            config.max_compute_queue,
+            metrics.clone(),
+        )?;
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
         let residency = Residency::new(store, wasm, counts, config.max_loads)?;
@@ -149,9 +153,9 @@ impl App {
         }
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
-        self.metrics
-            .compute_queue
-            .set(self.scheduler.waiting() as f64);
+        let queues = &self.metrics.compute_queue;
+        queues.callers.set(self.scheduler.waiting() as f64);
+        queues.batch.set(self.scheduler.waiting_batch() as f64);
         self.costs.charge_memory();
     }
 }
