@@ -15,7 +15,8 @@
 //! a data folder of its own; [`client`] is what a test says to a server and what it hears;
 //! [`bundle`] and [`onnx`] write uploads by hand; [`guests`] has the real examples built by
 //! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
-//! the description that the server gives of itself; [`load`] sends many requests at a steady rate.
+//! the description that the server gives of itself; [`load`] sends many requests at a steady rate;
+//! [`pressure`] calls more models than fit into memory.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -33,6 +34,7 @@ pub mod compare;
 pub mod guests;
 pub mod load;
 pub mod onnx;
+pub mod pressure;
 pub mod schema;
 pub mod server;
 

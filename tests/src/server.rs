@@ -261,6 +261,12 @@ impl Stopped {
         Server::start_on(self.data, self.arguments, self.environment).await
     }
 
+    /// The same with these further arguments to `firebox serve` instead of those that it had.
+    pub async fn again_with(self, arguments: &[&str]) -> Server {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Server::start_on(self.data, arguments, self.environment).await
+    }
+
     /// The folder given as `--data`.
     pub fn data(&self) -> &Path {
         self.data.path()

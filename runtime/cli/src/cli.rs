@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, cost, demo, deploy, download, functions, invoke, labels, project, rollback,
-    rollout, serve, shadow, traffic, versions,
+    bench, build, cost, demo, deploy, download, functions, invoke, labels, project, residency,
+    rollback, rollout, serve, shadow, traffic, versions,
 };
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
@@ -69,6 +69,8 @@ enum Ask {
     Functions(functions::FunctionsArgs),
     /// List the versions of a function
     Versions(versions::VersionsArgs),
+    /// Show what is in memory, and why
+    Residency(residency::ResidencyArgs),
     /// Show or set which versions answer
     Traffic(traffic::TrafficArgs),
     /// Show or move the labels of versions
@@ -107,6 +109,7 @@ async fn ask(command: Ask, client: &Client) -> Result {
         Ask::Invoke(args) => invoke::invoke(args, client).await,
         Ask::Functions(args) => functions::functions(args, client).await,
         Ask::Versions(args) => versions::versions(args, client).await,
+        Ask::Residency(args) => residency::residency(args, client).await,
         Ask::Traffic(args) => traffic::traffic(args, client).await,
         Ask::Label(args) => labels::label(args, client).await,
         Ask::Rollback(args) => rollback::rollback(args, client).await,

@@ -21,6 +21,7 @@ pub mod invoke;
 pub mod labels;
 pub mod output;
 pub mod project;
+pub mod residency;
 pub mod rollback;
 pub mod rollout;
 pub mod serve;

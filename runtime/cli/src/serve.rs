@@ -46,6 +46,13 @@ pub struct ServeArgs {
     /// Threads that run models; as many as there are cores, if left out
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
+    /// The most memory for models' weights, such as 4GiB; idle versions are dropped to make room.
+    /// Half of what the machine or the control group has, if left out
+    #[arg(long, value_name = "SIZE")]
+    model_memory: Option<ByteSize>,
+    /// The most compiled code that is mapped; an eighth, if left out
+    #[arg(long, value_name = "SIZE")]
+    code_memory: Option<ByteSize>,
     /// How long requests in flight may go on after the server was told to stop
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     grace: Duration,
@@ -108,6 +115,8 @@ fn config(args: &ServeArgs) -> Result<Config> {
     config.max_upload = args.max_upload.0;
     config.max_instances = args.instances;
     config.compute_threads = args.threads.unwrap_or(config.compute_threads);
+    config.model_memory = args.model_memory.map_or(config.model_memory, |size| size.0);
+    config.code_memory = args.code_memory.map_or(config.code_memory, |size| size.0);
     config.grace = args.grace;
     Ok(config)
 }

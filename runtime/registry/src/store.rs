@@ -126,6 +126,24 @@ impl Records {
         self.all(&self.versions, &prefix, what_version)
     }
 
+    /// The functions that have a rollout, in order; reads no record.
+    pub(crate) fn with_rollouts(&self) -> Result<Vec<FunctionName>> {
+        let mut names: Vec<FunctionName> = Vec::new();
+        for key in self.rollouts.iter().keys() {
+            let key = key.map_err(self.sled())?;
+            let name = key.split(|b| *b == 0).next().unwrap_or_default();
+            if names
+                .last()
+                .is_some_and(|last| last.as_str().as_bytes() == name)
+            {
+                continue;
+            }
+            let name = String::from_utf8_lossy(name).parse();
+            names.push(name.map_err(|error| RegistryError::corrupt(&what_rollout(&key), error))?);
+        }
+        Ok(names)
+    }
+
     /// The numbers of a function's versions, in order; reads no record.
     pub(crate) fn numbers(&self, function: &FunctionName) -> Result<Vec<VersionNumber>> {
         let keys = self.versions.scan_prefix(prefix(function)).keys();
@@ -277,6 +295,11 @@ impl Records {
         number: VersionNumber,
     ) -> Result<Option<UsageRecord>> {
         self.one(&self.usage, &version_key(function, number), what_usage)
+    }
+
+    /// The same of all versions.
+    pub(crate) fn all_usage(&self) -> impl Iterator<Item = Result<UsageRecord>> {
+        self.all(&self.usage, &[], what_usage)
     }
 
     /// Writes what versions have used, all or nothing; those that are gone are passed over. On the

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cost::Prices;
+use crate::residency::memory;
 
 const MIB: usize = 1 << 20;
 
@@ -41,6 +42,10 @@ pub struct Config {
     pub cache_memory: usize,
     /// What is charged for what versions use.
     pub prices: Prices,
+    /// The most bytes of models' weights in memory; idle versions go where another needs the room.
+    pub model_memory: u64,
+    /// The most bytes of compiled code that are mapped; likewise.
+    pub code_memory: u64,
     /// How often idle versions are looked for.
     pub sweep_interval: Duration,
     /// How long requests in flight may go on after the server was told to stop.
@@ -51,6 +56,7 @@ impl Config {
     /// The defaults, with everything kept under `data`.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = memory::available();
         Self {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
@@ -67,6 +73,8 @@ impl Config {
             max_loads: cores,
             cache_memory: 64 * MIB,
             prices: Prices::default(),
+            model_memory: memory / 2,
+            code_memory: memory / 8,
             sweep_interval: Duration::from_millis(500),
             grace: Duration::from_secs(30),
         }

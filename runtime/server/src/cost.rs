@@ -24,6 +24,7 @@ use firebox_sandbox::CpuMeter;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::residency::Residency;
 use crate::routing::{Routing, Version};
 use crate::scheduler::{Computed, Used};
 
@@ -277,16 +278,18 @@ type Sample<'a> = (&'a str, fn(&Usage) -> f64);
 pub struct Costs {
     registry: Registry,
     routing: Arc<Routing>,
+    residency: Residency,
     /// When memory was looked at last.
     looked: Mutex<Instant>,
 }
 
 impl Costs {
     /// Counts from now on.
-    pub fn new(registry: Registry, routing: Arc<Routing>) -> Self {
+    pub fn new(registry: Registry, routing: Arc<Routing>, residency: Residency) -> Self {
         Self {
             registry,
             routing,
+            residency,
             looked: Mutex::new(Instant::now()),
         }
     }
@@ -298,27 +301,22 @@ impl Costs {
         let now = Instant::now();
         let seconds = now.saturating_duration_since(*looked).as_secs_f64();
         *looked = now;
-        let table = self.routing.table();
-        let held = table.versions().filter_map(|version| {
-            let held = version.slot.held()?;
-            Some((version, held))
-        });
-        let held: Vec<_> = held.collect();
+        let versions = self.residency.versions();
+        let held: Vec<_> = versions
+            .iter()
+            .map(|version| (version, version.slot.held()))
+            .collect();
         let mut holders: HashMap<usize, f64> = HashMap::new();
         for model in held.iter().flat_map(|(_, held)| held.models.keys()) {
             *holders.entry(*model).or_default() += 1.0;
         }
         for (version, held) in &held {
-            let code = match held.code {
-                true => version.compiled().map_or(0, |compiled| compiled.file.bytes),
-                false => 0,
-            };
             let models = held.models.iter();
             let models = models.map(|(model, bytes)| {
                 let holders = holders.get(model).copied().unwrap_or(1.0);
                 *bytes as f64 / holders
             });
-            let bytes = code as f64 + models.sum::<f64>();
+            let bytes = held.code as f64 + models.sum::<f64>();
             version.account.hold(bytes * seconds);
         }
     }

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::cost::{Meter, Prices};
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
-use crate::residency::{Code, Lease, Loaded, Residency, Warm};
+use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
 use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
@@ -252,7 +252,11 @@ impl Gateway {
             Some(lease) => lease,
             None => {
                 let asked = Instant::now();
-                let lease = self.residency.warm(&call.version).await?;
+                let (version, patience) = (&call.version, call.remaining());
+                let loading = self
+                    .residency
+                    .warm_within(version, patience, Cause::Request);
+                let lease = loading.await?;
                 call.clocks.cold.add(asked.elapsed());
                 lease
             }

@@ -14,8 +14,9 @@
 //!
 //! A request flows one way: [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
-//! whether there is room, `cache` whether the answer is there already, `residency` what is in memory, and `scheduler` where
-//! models compute. `rollout` moves traffic under guards, `shadow` copies it. `cost` counts what versions use. `upload` is the way of a new version and `code` that of its component, `problem` the table of
+//! whether there is room, `cache` whether the answer is there already, `residency` what is in memory,
+//! `realtime` what stays there, and `scheduler` where models compute. `rollout` moves traffic under
+//! guards, `shadow` copies it. `cost` counts what versions use. `upload` is the way of a new version and `code` that of its component, `problem` the table of
 //! everything that can go wrong, and `server` the wiring.
 
 mod admission;
@@ -29,6 +30,7 @@ mod metrics;
 mod openapi;
 mod problem;
 pub mod protocol;
+mod realtime;
 mod residency;
 mod resolver;
 pub mod rollout;

@@ -92,6 +92,18 @@ pub struct Metrics {
     pub load_failures: Counter,
     /// Models that were read from disk.
     pub model_loads: Counter,
+    /// Versions that had to go for others.
+    pub evictions: Counter,
+    /// Loads that wait for room in memory.
+    pub waiting_for_room: Gauge,
+    /// Bytes that models may take, and that they do.
+    pub model_budget: Gauge,
+    /// See [`model_budget`](Self::model_budget).
+    pub model_held: Gauge,
+    /// Bytes of code that may be mapped, and that are.
+    pub code_budget: Gauge,
+    /// See [`code_budget`](Self::code_budget).
+    pub code_held: Gauge,
 }
 
 impl Metrics {
@@ -136,6 +148,8 @@ impl Metrics {
             let labels = vec![Label::new("result", result)];
             counter("firebox_policy_changes_total", labels)
         };
+        let budget = |name, of| gauge(name, vec![Label::new("of", of)]);
+        let (limit, held) = ("firebox_memory_budget_bytes", "firebox_memory_held_bytes");
         Self {
             handle: recorder.handle(),
             in_flight: gauge("firebox_requests_in_flight", vec![]),
@@ -157,6 +171,12 @@ impl Metrics {
             policies_refused: policies("refused"),
             load_failures: counter("firebox_load_failures_total", vec![]),
             model_loads: counter("firebox_model_loads_total", vec![]),
+            evictions: counter("firebox_evictions_total", vec![]),
+            waiting_for_room: gauge("firebox_loads_waiting_for_room", vec![]),
+            model_budget: budget(limit, "models"),
+            model_held: budget(held, "models"),
+            code_budget: budget(limit, "code"),
+            code_held: budget(held, "code"),
             recorder,
         }
     }
@@ -253,6 +273,17 @@ impl Metrics {
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
         let key = Key::from_parts(name, labels);
         self.recorder.register_gauge(&key, &METADATA)
+    }
+
+    /// Counts a move of a version; `reason` is one of few.
+    pub fn residency_moved(&self, from: &'static str, to: &'static str, reason: &'static str) {
+        let labels = vec![
+            Label::new("from", from),
+            Label::new("to", to),
+            Label::new("reason", reason),
+        ];
+        let key = Key::from_parts("firebox_residency_moves_total", labels);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
     /// Shows how a function's latest rollout stands.
@@ -407,6 +438,31 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "firebox_load_failures_total",
         None,
         "Loads of code or weights that failed.",
+    ),
+    (
+        "firebox_residency_moves_total",
+        None,
+        "Moves of versions between cold, linked and resident, by reason.",
+    ),
+    (
+        "firebox_evictions_total",
+        None,
+        "Versions that had to go for others.",
+    ),
+    (
+        "firebox_loads_waiting_for_room",
+        None,
+        "Loads that wait for room in memory.",
+    ),
+    (
+        "firebox_memory_budget_bytes",
+        Some(Unit::Bytes),
+        "What weights of models and mapped code may take.",
+    ),
+    (
+        "firebox_memory_held_bytes",
+        Some(Unit::Bytes),
+        "What weights of models and mapped code take or are about to.",
     ),
     (
         "firebox_rollout_state",

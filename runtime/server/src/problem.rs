@@ -129,6 +129,12 @@ pub enum Failure {
     /// A version that can't be loaded.
     #[error("{0}")]
     Load(String),
+    /// A version that needs more memory than the server may ever take for such.
+    #[error("{0}")]
+    OverBudget(String),
+    /// Versions in use leave no room in memory for another.
+    #[error("{0}")]
+    NoRoom(String),
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -333,6 +339,20 @@ impl Failure {
                 "The version can't be loaded",
                 "The next request tries again; if it goes on, check the data directory and the \
                  server's log.",
+            ),
+            Self::OverBudget(_) => row(
+                S::INTERNAL_SERVER_ERROR,
+                "over-budget",
+                "The version needs more memory than there may be",
+                "Raise the server's --model-memory or --code-memory, or give the model less \
+                 precision.",
+            ),
+            Self::NoRoom(_) => later(
+                S::SERVICE_UNAVAILABLE,
+                "no-room",
+                "No room in memory for now",
+                "Try again after the time in Retry-After; the server's --model-memory and \
+                 --code-memory say how much there is.",
             ),
             Self::ShuttingDown => later(
                 S::SERVICE_UNAVAILABLE,
@@ -540,6 +560,8 @@ mod tests {
             (Failure::Trap(text()), 502),
             (Failure::Memory { limit: 1 }, 502),
             (Failure::GuestUnavailable(text()), 503),
+            (Failure::OverBudget(text()), 500),
+            (Failure::NoRoom(text()), 503),
             (Failure::ShuttingDown, 503),
             (Failure::Deadline { limit }, 504),
             (Failure::DiskFull(text()), 507),

@@ -19,6 +19,7 @@ pub mod control;
 pub mod cost;
 pub mod info;
 pub mod invoke;
+pub mod residency;
 pub mod rollout;
 pub mod traffic;
 pub mod v2;

@@ -4,7 +4,7 @@
 //! when the registry's change feed names it. Versions never change, so a rebuilt
 //! route keeps the versions that it had, with everything that is loaded for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
     BasisPoints, FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey,
-    StoredFile, Target, UsageRecord, VersionNumber, VersionRecord, nearest,
+    StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ impl Compiled {
 
 /// A deployed version and what is loaded for it.
 pub struct Version {
-    /// What the registry keeps about it.
+    /// What the registry keeps about it, but for the signature.
     pub record: VersionRecord,
     /// What it takes and gives.
     pub signature: Signature,
@@ -73,8 +73,9 @@ pub struct Version {
 
 impl Version {
     /// A cold version, and what it has used so far.
-    pub fn new(record: VersionRecord, used: Option<UsageRecord>) -> Self {
-        let signature = serde_json::from_value(record.signature.clone()).unwrap_or_else(|error| {
+    pub fn new(mut record: VersionRecord, used: Option<UsageRecord>) -> Self {
+        // Kept once: ten thousand idle versions are to be small.
+        let signature = serde_json::from_value(record.signature.take()).unwrap_or_else(|error| {
             tracing::error!(function = %record.function, version = record.number.get(), %error,
                 "the stored signature can't be read");
             Signature::default()
@@ -86,7 +87,7 @@ impl Version {
         Self {
             record,
             signature,
-            slot: Slot::new(),
+            slot: Slot::default(),
             account,
             cache,
             terms,
@@ -95,6 +96,16 @@ impl Version {
             window: ArcSwapOption::empty(),
             comparisons: Comparisons::default(),
         }
+    }
+
+    /// As people name it: `echo version 3`.
+    pub fn title(&self) -> String {
+        format!("{} version {}", self.record.function, self.record.number)
+    }
+
+    /// Whether it is of the realtime tier.
+    pub fn is_realtime(&self) -> bool {
+        self.record.manifest.tier == Tier::Realtime
     }
 
     /// Whether it has no code of its own.
@@ -174,12 +185,18 @@ pub struct Route {
 }
 
 impl Route {
-    /// Lays the split out for lookups.
+    /// Lays the split out for lookups, and pins the realtime versions that the policy names.
     pub fn new(
         versions: BTreeMap<VersionNumber, Arc<Version>>,
         current: PolicyRecord,
         keep_last: Option<NonZeroU32>,
     ) -> Self {
+        let named: HashSet<VersionNumber> = current.policy.versions().collect();
+        for (number, version) in &versions {
+            version
+                .slot
+                .pin(version.is_realtime() && named.contains(number));
+        }
         let slices = current.split.slices().iter();
         let split = slices.filter_map(|(end, number)| Some((*end, versions.get(number)?.clone())));
         Self {
@@ -388,10 +405,16 @@ impl Routing {
         metrics: Metrics,
     ) -> Result<Self, RegistryError> {
         let mut table = RoutingTable::default();
-        for function in registry.functions()? {
-            if let Some(route) = read(&registry, &function.name, None)? {
-                table.functions.insert(function.name, Arc::new(route));
-            }
+        let mut used = registry.all_usage()?;
+        for entry in registry.everything() {
+            let (function, versions) = entry?;
+            let versions = versions.into_iter().map(|record| {
+                let number = record.number;
+                let used = used.remove(&(function.name.clone(), number));
+                (number, Arc::new(Version::new(record, used)))
+            });
+            let route = Route::new(versions.collect(), function.current, function.keep_last);
+            table.functions.insert(function.name, Arc::new(route));
         }
         metrics.versions.set(table.versions().count() as f64);
         let table = ArcSwap::from_pointee(table);

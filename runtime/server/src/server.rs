@@ -28,7 +28,10 @@ use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, cost, invoke, rollout as rollouts, traffic, v2, versions};
+use crate::protocol::{
+    control, cost, invoke, residency, rollout as rollouts, traffic, v2, versions,
+};
+use crate::realtime;
 use crate::residency::Residency;
 use crate::rollout::{self, Rollouts};
 use crate::routing::Routing;
@@ -103,7 +106,7 @@ impl App {
         )?;
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
-        let residency = Residency::new(store, wasm, counts, config.max_loads)?;
+        let residency = Residency::new(&config, store, wasm, counts)?;
         let shadow = Shadow::start(
             residency.clone(),
             scheduler.clone(),
@@ -120,9 +123,11 @@ impl App {
             shadow,
             metrics.clone(),
         );
-        let costs = Costs::new(registry.clone(), routing.clone());
+        let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
+        // Reading all records leaves much freed memory behind.
+        residency.free(Vec::new());
         Ok(Self {
             config,
             registry,
@@ -153,6 +158,7 @@ impl App {
         }
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
+        self.residency.observe();
         let queues = &self.metrics.compute_queue;
         queues.callers.set(self.scheduler.waiting() as f64);
         queues.batch.set(self.scheduler.waiting_batch() as f64);
@@ -170,6 +176,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(versions::bundle))
         .routes(routes!(versions::diff))
         .routes(routes!(versions::set_retention))
+        .routes(routes!(residency::version))
+        .routes(routes!(residency::server))
         .routes(routes!(traffic::traffic, traffic::set_traffic))
         .routes(routes!(traffic::policies))
         .routes(routes!(traffic::policy))
@@ -364,7 +372,7 @@ async fn follow(app: Arc<App>) {
     }
 }
 
-/// Drops what was idle for too long, and answers that were kept long enough.
+/// Drops what was idle for too long, and answers that were kept long enough; loads what is pinned.
 async fn sweep(app: Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -372,7 +380,8 @@ async fn sweep(app: Arc<App>) {
         ticks.tick().await;
         app.cache.expire();
         app.costs.charge_memory();
-        let idle = app.residency.cool(app.routing.table().versions());
+        realtime::keep(&app);
+        let idle = app.residency.cool();
         if !idle.is_empty() {
             let residency = app.residency.clone();
             let _ = tokio::task::spawn_blocking(move || residency.free(idle)).await;

@@ -1,5 +1,7 @@
 //! What versions have used.
 
+use std::collections::HashMap;
+
 use super::{Registry, Result};
 use crate::{FunctionName, UsageRecord, VersionNumber};
 
@@ -12,6 +14,13 @@ impl Registry {
         number: VersionNumber,
     ) -> Result<Option<UsageRecord>> {
         self.records.usage(function, number)
+    }
+
+    /// The same of all versions, in one pass.
+    pub fn all_usage(&self) -> Result<HashMap<(FunctionName, VersionNumber), UsageRecord>> {
+        let by_version = |usage: UsageRecord| ((usage.function.clone(), usage.version), usage);
+        let all = self.records.all_usage();
+        all.map(|usage| usage.map(by_version)).collect()
     }
 
     /// Saves what versions have used, all or nothing; versions that are gone are passed over.

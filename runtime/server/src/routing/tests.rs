@@ -27,6 +27,7 @@ fn version(function: &FunctionName, n: u32) -> Arc<Version> {
         compiled: None,
         models: BTreeMap::from([("model".into(), file)]),
         assets: BTreeMap::new(),
+        sample: None,
         signature: serde_json::json!({"inputs": [], "outputs": []}),
         reference_latency_us: None,
         deviation: serde_json::Value::Null,
