@@ -173,6 +173,17 @@ impl Server {
         );
     }
 
+    /// Processor time that the process has used, in seconds: `utime` and `stime` of
+    /// `/proc/<pid>/stat`, in hundredths.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name of the process may hold anything, but ends with the last parenthesis.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        ticks as f64 / 100.0
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&self) -> bool {
         self.process.lock().unwrap().try_wait().unwrap().is_none()

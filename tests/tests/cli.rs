@@ -76,6 +76,7 @@ fn help_tells_every_command_and_each_has_its_own() {
         "download",
         "rollout",
         "shadow",
+        "cost",
         "devices",
         "demo",
     ];

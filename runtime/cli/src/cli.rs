@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, demo, deploy, download, functions, invoke, jobs, labels, project, residency,
+    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project, residency,
     rollback, rollout, serve, shadow, traffic, versions,
 };
 
@@ -85,6 +85,8 @@ enum Ask {
     Rollout(rollout::RolloutArgs),
     /// Show how a version that gets copies of requests compares
     Shadow(shadow::ShadowArgs),
+    /// Show what versions have used, and what that costs
+    Cost(cost::CostArgs),
     /// Delete a version, or a function with all of them
     Delete(functions::DeleteArgs),
     /// List what models can run on
@@ -117,6 +119,7 @@ async fn ask(command: Ask, client: &Client) -> Result {
         Ask::Download(args) => download::download(args, client).await,
         Ask::Rollout(args) => rollout::rollout(args, client).await,
         Ask::Shadow(args) => shadow::shadow(args, client).await,
+        Ask::Cost(args) => cost::cost(args, client).await,
         Ask::Delete(args) => functions::delete(args, client).await,
         Ask::Devices(args) => functions::devices(args, client).await,
     }

@@ -10,6 +10,7 @@ pub mod build;
 pub mod cli;
 pub mod client;
 pub mod compile;
+pub mod cost;
 pub mod demo;
 pub mod deploy;
 pub mod download;

@@ -25,6 +25,7 @@ mod jobs;
 mod policies;
 mod retention;
 mod rollouts;
+mod usage;
 
 pub use policies::POLICIES_KEPT;
 pub use rollouts::ROLLOUTS_KEPT;

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cost::Prices;
 use crate::residency::memory;
 
 const MIB: usize = 1 << 20;
@@ -60,6 +61,10 @@ pub struct Config {
     pub max_compute_queue: usize,
     /// How many cold versions and models load at once.
     pub max_loads: usize,
+    /// Memory of all kept answers, in bytes; 0 keeps none.
+    pub cache_memory: usize,
+    /// What is charged for what versions use.
+    pub prices: Prices,
     /// The most bytes of models' weights in memory; idle versions go where another needs the room.
     pub model_memory: u64,
     /// The most bytes of compiled code that are mapped; likewise.
@@ -124,6 +129,8 @@ impl Config {
             compute_threads: cores,
             max_compute_queue: 1024,
             max_loads: cores,
+            cache_memory: 64 * MIB,
+            prices: Prices::default(),
             model_memory: memory / 2,
             code_memory: memory / 8,
             max_job_bytes: 4 << 30,

@@ -1,4 +1,4 @@
-//! The way of a request behind its protocol: resolve ▸ admit ▸ run ▸ record.
+//! The way of a request behind its protocol: resolve ▸ admit ▸ kept answer, or run ▸ record.
 //!
 //! [`Gateway::open`] resolves the version and lets the request in; the protocol
 //! then reads and decodes the body, calls [`Gateway::run`], encodes the answer,
@@ -20,8 +20,10 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::admission::{Admission, Claim, Place};
+use crate::cache::{Directives, ResponseCache, Served};
 use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
+use crate::cost::{Meter, Prices};
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::{Failure, Shed};
 use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
@@ -32,6 +34,7 @@ use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
 const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
+const COST: HeaderName = HeaderName::from_static("x-firebox-cost");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a function is asked.
@@ -46,7 +49,7 @@ pub struct Question {
 }
 
 /// What it answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// Named tensors.
     pub outputs: Named,
@@ -61,8 +64,10 @@ pub struct Gateway {
     scheduler: Arc<Scheduler>,
     admission: Admission,
     callers: Callers,
+    cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
+    prices: Arc<Prices>,
     caps: Caps,
 }
 
@@ -107,10 +112,16 @@ pub struct Call {
     _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
+    meter: Meter,
+    /// Given where the caller wants to know what the call costs.
+    prices: Option<Arc<Prices>>,
     recorded: bool,
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
     by_policy: bool,
+    /// What its caller asks of the cache, and what came of it.
+    directives: Directives,
+    served: OnceLock<Served>,
     /// Who is asked as well, the way there, and what.
     shadow: Option<(Arc<Version>, Shadow)>,
     copied: OnceLock<(Question, Named)>,
@@ -170,19 +181,23 @@ impl Gateway {
         residency: Residency,
         scheduler: Arc<Scheduler>,
         callers: Callers,
+        cache: ResponseCache,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
         let admission = Admission::new(config, &metrics);
         let caps = Caps::new(config);
+        let prices = Arc::new(config.prices.clone());
         Self {
             routing,
             residency,
             scheduler,
             admission,
             callers,
+            cache,
             shadow,
             metrics,
+            prices,
             caps,
         }
     }
@@ -252,16 +267,32 @@ impl Gateway {
             _inside: self.callers.enter(),
             metrics,
             clocks,
+            meter: Meter::default(),
+            prices: asker.headers.get(COST).map(|_| self.prices.clone()),
             recorded: false,
             by_policy,
+            directives: Directives::of(asker.headers),
+            served: OnceLock::new(),
             shadow,
             copied: OnceLock::new(),
         }))
     }
 
-    /// Answers one call: loads the version if need be, waits for an instance, runs.
+    /// Answers one call: by what is kept, where the version keeps answers; else it is computed.
     pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         call.version.check(&question.inputs)?;
+        let Some(key) = ResponseCache::key(&call.version, &question) else {
+            return self.compute(call, question).await;
+        };
+        let computed = self.compute(call, question);
+        let answer = self.cache.answer(key, &call.directives, computed).await;
+        let (answer, served) = answer?;
+        let _ = call.served.set(served);
+        Ok(answer)
+    }
+
+    /// Loads the version if need be, waits for an instance, runs.
+    async fn compute(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         let lease = match self.residency.resident(&call.version) {
             Some(lease) => lease,
             None => {
@@ -313,6 +344,7 @@ impl Gateway {
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
+        call.meter.computed(&computed);
         Ok(Answer {
             outputs: computed.outputs,
             parameters: vec![],
@@ -328,7 +360,7 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         let terms = call.version.terms.clone();
         let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
-        let models = Arc::new(models);
+        let models = Arc::new(models.metered(&call.meter));
         let manifest = &call.version.record.manifest;
         let limits = self.caps.limits(&manifest.limits, call.remaining());
         let reuse = manifest
@@ -380,20 +412,31 @@ impl Call {
         {
             self.observe(outcome, &spent);
         }
+        let succeeded = response.status().is_success();
+        self.version.account.charge(&self.meter, succeeded);
+        let served = self.served.get().copied();
         let headers = response.headers_mut();
+        if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
+            served.tell(cache, &self.directives, headers);
+        }
+        if let Some(cost) = self.prices.as_deref().map(|prices| self.meter.cost(prices))
+            && let Ok(cost) = HeaderValue::from_str(&cost)
+        {
+            headers.insert(COST, cost);
+        }
         headers.insert(VERSION, self.version.record.number.get().into());
         let mut buffer = Uuid::encode_buffer();
         let id = self.id.hyphenated().encode_lower(&mut buffer);
         for (name, text) in [
             (PREDICTION_ID, &*id),
-            (SERVER_TIMING, &server_timing(&spent)),
+            (SERVER_TIMING, &server_timing(&spent, &self.meter, served)),
         ] {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         }
         match (self.shadow.take(), self.copied.take()) {
-            (Some((shadow, way)), Some((question, outputs))) if response.status().is_success() => {
+            (Some((shadow, way)), Some((question, outputs))) if succeeded => {
                 let copied = Copied {
                     primary: self.version.clone(),
                     shadow,
@@ -407,9 +450,12 @@ impl Call {
         }
     }
 
-    /// Tells whoever watches the version how the call went.
+    /// Tells whoever watches the version how the call went. An answer that was kept tells nothing:
+    /// it is as quick as the cache and never fails, so a version would look the better the more its
+    /// callers repeat themselves, and a new one, whose cache is empty, the worse.
     fn observe(&self, outcome: Outcome, spent: &Spent) {
-        if self.by_policy {
+        let kept = matches!(self.served.get(), Some(Served::Hit { .. }));
+        if self.by_policy && !kept {
             let now = self.started + spent.total;
             self.version.observe(now, outcome, spent.total);
         }
@@ -455,6 +501,7 @@ impl Drop for Call {
         if !self.recorded {
             let spent = self.spent();
             self.version.metrics(&self.metrics).record(None, &spent);
+            self.version.account.charge(&self.meter, false);
             self.observe(Outcome::Cancelled, &spent);
         }
     }
@@ -483,14 +530,18 @@ fn outcome(status: StatusCode) -> Option<Outcome> {
 }
 
 /// Milliseconds, as the Server Timing specification has them.
-fn server_timing(spent: &Spent) -> String {
+fn server_timing(spent: &Spent, meter: &Meter, served: Option<Served>) -> String {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let cache = served.map_or(String::new(), |served| {
+        format!("cache;desc={}, ", served.name())
+    });
     format!(
-        "queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}",
+        "{cache}queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}, cpu;dur={:.3}",
         ms(spent.queue),
         ms(spent.cold),
         ms(spent.guest),
-        ms(spent.compute)
+        ms(spent.compute),
+        ms(meter.cpu())
     )
 }
 
@@ -507,7 +558,10 @@ pub async fn ask(
 ) -> Result<Answer, Failure> {
     version.check(&question.inputs)?;
     if let Some(code) = &warm.code {
+        // What it uses is its version's cost, as that of any call.
+        let meter = version.account.meter();
         let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
+        let models = models.metered(&meter);
         let deadline = limits.deadline;
         let request = Request {
             id: question.id.unwrap_or_else(|| id.to_string()),
@@ -570,6 +624,7 @@ pub struct CallModels {
     terms: Arc<Terms>,
     queued: Clock,
     computed: Clock,
+    meter: Meter,
 }
 
 impl CallModels {
@@ -581,6 +636,15 @@ impl CallModels {
             terms,
             queued: Clock::default(),
             computed: Clock::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    /// What is used from now on is counted by `meter`.
+    pub fn metered(self, meter: &Meter) -> Self {
+        Self {
+            meter: meter.clone(),
+            ..self
         }
     }
 
@@ -595,6 +659,7 @@ impl CallModels {
     ) -> Result<Response, InvokeError> {
         let context = Context {
             limits,
+            cpu: self.meter.guest.clone(),
             models: self,
             assets: code.assets.clone(),
             network: code.network.clone(),
@@ -626,6 +691,7 @@ impl Models for CallModels {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);
+                    self.meter.computed(&computed);
                     Ok(computed.outputs)
                 }
                 Err(error) => Err(model_error(name.to_owned(), error)),

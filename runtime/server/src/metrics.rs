@@ -245,6 +245,42 @@ impl Metrics {
         }
     }
 
+    /// The series of the kept answers of all versions.
+    pub fn cache(&self) -> CacheSeries {
+        let evicted = |reason| {
+            let labels = vec![Label::new("reason", reason)];
+            let key = Key::from_parts("firebox_cache_evictions_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        CacheSeries {
+            bytes: self.gauge("firebox_cache_bytes", vec![]),
+            entries: self.gauge("firebox_cache_entries", vec![]),
+            expired: evicted("ttl"),
+            over_version: evicted("max_bytes"),
+            over_memory: evicted("cache_memory"),
+            dropped: evicted("dropped"),
+        }
+    }
+
+    /// How the requests to one version fared with the cache.
+    pub fn cached(&self, function: &str, version: u32) -> CacheCounters {
+        let requests = |result: &'static str| {
+            let labels = vec![
+                Label::new("function", function.to_owned()),
+                Label::new("version", version.to_string()),
+                Label::new("result", result),
+            ];
+            let key = Key::from_parts("firebox_cache_requests_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        CacheCounters {
+            hit: requests("hit"),
+            coalesced: requests("coalesced"),
+            miss: requests("miss"),
+            bypass: requests("bypass"),
+        }
+    }
+
     /// The rows of a function's runs, where they may be shared.
     pub fn batch_rows(&self, function: &str) -> Histogram {
         let labels = vec![Label::new("function", function.to_owned())];
@@ -558,6 +594,25 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "The largest relative difference of two numbers in answers.",
     ),
+    (
+        "firebox_cache_requests_total",
+        None,
+        "Requests to versions that keep answers: hit, coalesced (answered by an equal request that \
+         ran), miss, bypass.",
+    ),
+    (
+        "firebox_cache_bytes",
+        Some(Unit::Bytes),
+        "Kept answers in memory.",
+    ),
+    ("firebox_cache_entries", None, "Kept answers."),
+    (
+        "firebox_cache_evictions_total",
+        None,
+        "Kept answers that went: their time was over (ttl), their version's took too much \
+         (max_bytes), all took too much (cache_memory), their version lost its traffic to a rollback \
+         or is gone (dropped).",
+    ),
 ];
 
 /// The series of a function's jobs.
@@ -568,6 +623,34 @@ pub struct JobMetrics {
     pub failed: Counter,
     /// Attempts after the first.
     pub retried: Counter,
+}
+
+/// The series of the kept answers of all versions.
+pub struct CacheSeries {
+    /// What they take.
+    pub bytes: Gauge,
+    /// How many they are.
+    pub entries: Gauge,
+    /// Gone because their time was over.
+    pub expired: Counter,
+    /// Gone because their version's took too much.
+    pub over_version: Counter,
+    /// Gone because all together took too much.
+    pub over_memory: Counter,
+    /// Gone with their version's traffic.
+    pub dropped: Counter,
+}
+
+/// How the requests to one version fared with the cache.
+pub struct CacheCounters {
+    /// Answered by what was kept.
+    pub hit: Counter,
+    /// Answered by an equal request that ran at the same time.
+    pub coalesced: Counter,
+    /// Computed.
+    pub miss: Counter,
+    /// Computed, as their callers wished.
+    pub bypass: Counter,
 }
 
 /// The series of a version that answered and the one that shadows it.

@@ -16,6 +16,7 @@ use crate::server::App;
 pub mod arrays;
 pub mod body;
 pub mod control;
+pub mod cost;
 pub mod info;
 pub mod invoke;
 pub mod jobs;

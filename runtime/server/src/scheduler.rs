@@ -16,8 +16,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Model, RunError, Signature, SignatureError, Tensor};
+use firebox_engine::{Device, Model, RunError, Signature, SignatureError, Tensor};
 use firebox_registry::{Batching, FunctionName, Manifest, Tier};
+use firebox_sandbox::CpuMeter;
 use metrics::Histogram;
 use tokio::sync::oneshot;
 
@@ -44,6 +45,11 @@ pub trait Compute: Send + Sync + 'static {
 
     /// Computes; blocking.
     fn compute(&self, inputs: Named) -> Result<Named, RunError>;
+
+    /// Whether that takes a graphics processor.
+    fn on_gpu(&self) -> bool {
+        false
+    }
 }
 
 impl Compute for Model {
@@ -54,6 +60,10 @@ impl Compute for Model {
     fn compute(&self, inputs: Named) -> Result<Named, RunError> {
         self.run(inputs)
     }
+
+    fn on_gpu(&self) -> bool {
+        self.device() != Device::Cpu
+    }
 }
 
 /// On what terms the models of a version are run.
@@ -63,6 +73,17 @@ pub struct Terms {
     /// By the model's name.
     batching: BTreeMap<String, Arc<Batching>>,
     rows: OnceLock<Histogram>,
+    /// What all runs took: those too that failed, or that nobody waited for any more.
+    pub used: Used,
+}
+
+/// Time that runs took.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    /// On processors.
+    pub cpu: CpuMeter,
+    /// On graphics processors.
+    pub gpu: CpuMeter,
 }
 
 impl Terms {
@@ -78,14 +99,18 @@ impl Terms {
             tier: manifest.tier,
             batching: batching.collect(),
             rows: OnceLock::new(),
+            used: Used::default(),
         }
     }
 
     /// The same for work that takes what callers leave.
-    pub fn in_batch(function: &FunctionName, manifest: &Manifest) -> Self {
+    pub fn in_batch(&self) -> Self {
         Self {
+            function: self.function.clone(),
             tier: Tier::Batch,
-            ..Self::of(function, manifest)
+            batching: self.batching.clone(),
+            used: self.used.clone(),
+            rows: OnceLock::new(),
         }
     }
 }
@@ -126,8 +151,9 @@ pub struct Computed {
     /// The computation, shared or not: what the caller waited for.
     pub compute: Duration,
     /// This caller's part of the processor time that it took.
-    #[allow(dead_code, reason = "for the cost of a version")]
     pub cpu: Duration,
+    /// The same of graphics processors.
+    pub gpu: Duration,
 }
 
 /// One call of a model.
@@ -373,16 +399,19 @@ impl Worker {
             queued_at,
             answer,
         } = job;
+        terms.used.cpu.add(before);
         if answer.is_closed() {
             return;
         }
         let rows = stack.map_or(1, |(_, shape)| shape.rows);
         let (done, spent) = self.compute(&terms, &model, inputs, rows);
+        let (cpu, gpu) = spent.charge(&terms, 1.0);
         let answered = done.map(|outputs| Computed {
             outputs,
             queued: spent.started - queued_at,
             compute: spent.took,
-            cpu: spent.cpu + before,
+            cpu: cpu + before,
+            gpu,
         });
         // The model may be the last hold on its weights: let go before the caller can notice
         // that the run is over.
@@ -413,6 +442,7 @@ impl Worker {
                 drop(model);
                 for (job, outputs) in jobs.into_iter().zip(parts) {
                     let Job {
+                        terms,
                         model,
                         stack,
                         queued_at,
@@ -421,11 +451,14 @@ impl Worker {
                     } = job;
                     let rows = stack.map_or(1, |(_, shape)| shape.rows);
                     drop(model);
+                    let part = rows as f64 / batch.rows().max(1) as f64;
+                    let (cpu, gpu) = spent.charge(&terms, part);
                     let _ = answer.send(Ok(Computed {
                         outputs,
                         queued: asked - queued_at,
                         compute: spent.took,
-                        cpu: spent.cpu.mul_f64(rows as f64 / batch.rows().max(1) as f64),
+                        cpu,
+                        gpu,
                     }));
                 }
                 return;
@@ -467,6 +500,7 @@ impl Worker {
             started,
             took: started.elapsed(),
             cpu: measured.stop(),
+            on_gpu: model.on_gpu(),
         };
         let outcome = match outcome {
             Ok(outcome) => outcome.map_err(ComputeError::Run),
@@ -481,6 +515,22 @@ struct Spent {
     started: Instant,
     took: Duration,
     cpu: Duration,
+    on_gpu: bool,
+}
+
+impl Spent {
+    /// Charges a part of it, from 0 to 1; gives that in times on processors and on graphics
+    /// processors.
+    fn charge(&self, terms: &Terms, part: f64) -> (Duration, Duration) {
+        let gpu = match self.on_gpu {
+            true => self.took.mul_f64(part),
+            false => Duration::ZERO,
+        };
+        let cpu = self.cpu.mul_f64(part);
+        terms.used.cpu.add(cpu);
+        terms.used.gpu.add(gpu);
+        (cpu, gpu)
+    }
 }
 
 /// The message of a caught panic.

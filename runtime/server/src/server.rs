@@ -20,16 +20,18 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::cache::ResponseCache;
 use crate::callers::Callers;
 use crate::config::Config;
 use crate::connections;
+use crate::cost::{Costs, SAVE_EVERY};
 use crate::gateway::{Caps, Gateway};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
 use crate::protocol::{
-    control, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
+    control, cost, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
 };
 use crate::realtime;
 use crate::residency::Residency;
@@ -72,6 +74,8 @@ pub struct App {
     pub(crate) residency: Residency,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) gateway: Gateway,
+    pub(crate) cache: ResponseCache,
+    pub(crate) costs: Costs,
     pub(crate) rollouts: Rollouts,
     pub(crate) jobs: Jobs,
     pub(crate) metrics: Metrics,
@@ -86,7 +90,9 @@ impl App {
     pub fn open(config: Config) -> Result<Self, ServerError> {
         let metrics = Metrics::new();
         let registry = Registry::open(&config.data)?;
-        let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
+        let cache = ResponseCache::new(config.cache_memory, metrics.clone());
+        let routing = Routing::open(registry.clone(), cache.clone(), metrics.clone())?;
+        let routing = Arc::new(routing);
         let sandbox = Sandbox::new(&SandboxConfig {
             // Uploads' dry runs, the shadow, jobs and what is kept have instances beside the
             // requests'.
@@ -133,9 +139,11 @@ impl App {
             residency.clone(),
             scheduler.clone(),
             callers,
+            cache.clone(),
             shadow,
             metrics.clone(),
         );
+        let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
         // Reading all records leaves much freed memory behind.
@@ -148,6 +156,8 @@ impl App {
             residency,
             scheduler,
             gateway,
+            cache,
+            costs,
             rollouts,
             jobs,
             metrics,
@@ -174,6 +184,7 @@ impl App {
         queues.callers.set(self.scheduler.waiting() as f64);
         queues.batch.set(self.scheduler.waiting_batch() as f64);
         self.jobs.observe();
+        self.costs.charge_memory();
     }
 }
 
@@ -201,6 +212,9 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(rollouts::act))
         .routes(routes!(rollouts::history))
         .routes(routes!(rollouts::shadow))
+        .routes(routes!(cost::all))
+        .routes(routes!(cost::of_function))
+        .routes(routes!(cost::of_version))
         .routes(routes!(invoke::split))
         .routes(routes!(invoke::version))
         .routes(routes!(invoke::labelled))
@@ -309,6 +323,7 @@ impl Server {
         background.spawn(sweep(app.clone()));
         background.spawn(judge(app.clone()));
         background.spawn(upkeep(app.clone()));
+        background.spawn(keep_books(app.clone()));
         let told = Arc::new(tokio::sync::Notify::new());
         let signal = {
             let (app, told) = (app.clone(), told.clone());
@@ -333,7 +348,11 @@ impl Server {
         background.shutdown().await;
         app.jobs.stopped().await;
         let registry = app.registry.clone();
-        let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
+        let save = move || {
+            app.rollouts.save();
+            app.costs.save();
+        };
+        let _ = tokio::task::spawn_blocking(save).await;
         released(&registry).await;
         Ok(())
     }
@@ -385,12 +404,14 @@ async fn follow(app: Arc<App>) {
     }
 }
 
-/// Drops what was idle for too long, and loads what is pinned.
+/// Drops what was idle for too long, and answers that were kept long enough; loads what is pinned.
 async fn sweep(app: Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        app.cache.expire();
+        app.costs.charge_memory();
         realtime::keep(&app);
         let idle = app.residency.cool();
         if !idle.is_empty() {
@@ -421,6 +442,19 @@ async fn judge(app: Arc<App>) {
         let judged = tokio::task::spawn_blocking(move || app.rollouts.tick(Instant::now()));
         if let Err(error) = judged.await {
             tracing::error!(%error, "rollouts can't be judged");
+        }
+    }
+}
+
+/// Saves what versions have used.
+async fn keep_books(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(SAVE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || app.costs.save()).await {
+            tracing::error!(%error, "usage can't be saved");
         }
     }
 }

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::items::{Head, Item};
+use crate::cost::Meter;
 use crate::gateway::{Caps, Question, ask};
 use crate::metrics::JobMetrics;
 use crate::problem::{Failure, Problem};
@@ -106,6 +107,8 @@ impl Answerer {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         let succeeded = outcome.is_ok();
+        // What was used is charged as it is used.
+        self.version.account.charge(&Meter::default(), succeeded);
         match succeeded {
             true => self.metrics.succeeded.increment(1),
             false => self.metrics.failed.increment(1),

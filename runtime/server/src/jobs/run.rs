@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use firebox_registry::{JobId, JobMove, JobRecord, JobState, RegistryError};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::scheduler::Terms;
-
 use super::Inner;
 use super::answer::{Answered, Answerer};
 use super::items::Reader;
@@ -106,7 +104,7 @@ async fn attempt(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<(), Stop> {
         .version(job.function.as_str(), job.version);
     let version = table.map_err(|failure| Stop::Broken(failure.to_string()))?;
     let metrics = inner.metrics.job_items(job.function.as_str());
-    let terms = Arc::new(Terms::in_batch(&job.function, &version.record.manifest));
+    let terms = Arc::new(version.terms.in_batch());
     let answerer = Arc::new(Answerer {
         version,
         job,

@@ -85,7 +85,8 @@ pub async fn devices() -> Response {
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     app.observe();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.render()).into_response()
+    let text = app.metrics.render() + &app.costs.render();
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// The name of a function that exists.
