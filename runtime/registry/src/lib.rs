@@ -45,8 +45,8 @@ pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
 pub use digest::{Digest, Digesting, InvalidDigest};
 pub use error::RegistryError;
 pub use manifest::{
-    Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network, Precision,
-    Sample, Scaling, Tier,
+    Batching, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
+    Precision, Sample, Scaling, Tier,
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;

@@ -26,7 +26,7 @@ use crate::problem::Failure;
 use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
 use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
-use crate::scheduler::{ComputeError, Named, Scheduler};
+use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
 use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
@@ -251,14 +251,19 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let Some(model) = lease.warm.models.values().next() else {
+        let Some((name, model)) = lease.warm.models.iter().next() else {
             return Err(Failure::Internal(
                 "the version has neither code nor a model".into(),
             ));
         };
         let computed = self
             .scheduler
-            .run(model.model.clone(), question.inputs)
+            .run(
+                &call.version.terms,
+                name,
+                model.model.clone(),
+                question.inputs,
+            )
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
@@ -275,7 +280,9 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let models = Arc::new(CallModels::new(lease.warm.clone(), self.scheduler.clone()));
+        let terms = call.version.terms.clone();
+        let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
+        let models = Arc::new(models);
         let limits = &call.version.record.manifest.limits;
         let limits = Limits {
             memory: self.max_memory.min(limits.memory.0 as usize),
@@ -457,16 +464,18 @@ impl From<ComputeError> for Failure {
 pub struct CallModels {
     warm: Arc<Warm>,
     scheduler: Arc<Scheduler>,
+    terms: Arc<Terms>,
     queued: Clock,
     computed: Clock,
 }
 
 impl CallModels {
     /// For one call of a loaded version.
-    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>) -> Self {
+    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>, terms: Arc<Terms>) -> Self {
         Self {
             warm,
             scheduler,
+            terms,
             queued: Clock::default(),
             computed: Clock::default(),
         }
@@ -507,7 +516,7 @@ impl Models for CallModels {
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
             let model = self.find(name)?.model.clone();
-            match self.scheduler.run(model, inputs).await {
+            match self.scheduler.run(&self.terms, name, model, inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);

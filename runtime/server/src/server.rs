@@ -91,7 +91,11 @@ impl App {
             pooling: Pooling::Preferred,
             ..SandboxConfig::default()
         })?;
-        let scheduler = Scheduler::start(config.compute_threads, config.max_compute_queue)?;
+        let scheduler = Scheduler::start(
+            config.compute_threads,
+            config.max_compute_queue,
+            metrics.clone(),
+        )?;
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
         let residency = Residency::new(&config, store, wasm, counts)?;
@@ -143,9 +147,9 @@ impl App {
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
         self.residency.observe();
-        self.metrics
-            .compute_queue
-            .set(self.scheduler.waiting() as f64);
+        let queues = &self.metrics.compute_queue;
+        queues.callers.set(self.scheduler.waiting() as f64);
+        queues.batch.set(self.scheduler.waiting_batch() as f64);
     }
 }
 

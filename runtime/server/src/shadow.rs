@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
 use crate::routing::Version;
-use crate::scheduler::{Named, Scheduler};
+use crate::scheduler::{Named, Scheduler, yield_to_callers};
 
 /// Copies that wait at most.
 const MAX_WAITING: usize = 256;
@@ -188,8 +188,8 @@ struct Worker {
 impl Worker {
     fn work(self, mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
         yield_to_callers();
-        // Its thread inherits the priority.
-        let scheduler = Arc::new(Scheduler::start(1, MAX_COMPUTE_QUEUE)?);
+        let scheduler = Scheduler::start_in_background(MAX_COMPUTE_QUEUE, self.metrics.clone())?;
+        let scheduler = Arc::new(scheduler);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -237,7 +237,8 @@ impl Worker {
         version.check(&question.inputs)?;
         let outputs = match &lease.warm.code {
             Some(code) => {
-                let models = CallModels::new(lease.warm.clone(), scheduler.clone());
+                let models =
+                    CallModels::new(lease.warm.clone(), scheduler.clone(), version.terms.clone());
                 let memory = version.record.manifest.limits.memory.0 as usize;
                 let limits = Limits {
                     memory: self.max_memory.min(memory),
@@ -255,22 +256,14 @@ impl Worker {
                     .outputs
             }
             None => {
-                let model = lease.warm.models.values().next();
-                let model = model.ok_or_else(|| Failure::Internal("no model".into()))?;
-                let run = scheduler.run(model.model.clone(), question.inputs);
+                let model = lease.warm.models.iter().next();
+                let (name, model) = model.ok_or_else(|| Failure::Internal("no model".into()))?;
+                let model = model.model.clone();
+                let run = scheduler.run(&version.terms, name, model, question.inputs);
                 run.await?.outputs
             }
         };
         Ok((outputs, cold))
-    }
-}
-
-/// Gives this thread the lowest priority, and those that it starts.
-fn yield_to_callers() {
-    // On Linux, a nice value is that of a thread and not of its process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::warn!(%error, "the shadow's thread keeps its priority");
     }
 }
 

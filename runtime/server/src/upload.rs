@@ -73,8 +73,9 @@ pub async fn receive(
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
     let (is_model, sample) = (new.component.is_none(), new.sample.as_deref());
-    let question = dry_run::question(&new.manifest, is_model, sample, &signature);
-    if let Some(question) = question.await? {
+    let question = dry_run::question(&new.manifest, is_model, sample, &signature).await?;
+    dry_run::batching(&new, &warm, question.as_ref()).await?;
+    if let Some(question) = question {
         new.reference_latency_us = dry_run::dry_run(app, &new, &warm, &question).await?;
         new.deviation = dry_run::deviation(app, &folder, &new, &warm, question).await;
     }
