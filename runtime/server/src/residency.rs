@@ -329,6 +329,13 @@ impl Residency {
         trim();
     }
 
+    /// Gives freed memory back to the system, on a thread of its own: after work that leaves much
+    /// of it behind.
+    pub fn tidy(&self) {
+        let residency = self.clone();
+        tokio::task::spawn_blocking(move || residency.free(Vec::new()));
+    }
+
     /// Sets the gauges of the budgets.
     pub fn observe(&self) {
         let held = self.0.budget.held();

@@ -64,6 +64,7 @@ pub async fn delete_function(
 ) -> Result<StatusCode> {
     let name = known(&app, &function)?;
     write(&app, name, |app, name| app.registry.delete_function(name)).await?;
+    app.residency.tidy();
     Ok(StatusCode::NO_CONTENT)
 }
 
