@@ -68,17 +68,17 @@ pub struct Gateway {
     shadow: Shadow,
     metrics: Metrics,
     prices: Arc<Prices>,
-    caps: Caps,
+    caps: InstanceCaps,
 }
 
 /// The most that an instance is given, whatever its manifest says.
 #[derive(Clone, Copy, Debug)]
-pub struct Caps {
+pub struct InstanceCaps {
     memory: usize,
     tensors: usize,
 }
 
-impl Caps {
+impl InstanceCaps {
     /// As they are set up.
     pub fn new(config: &Config) -> Self {
         Self {
@@ -180,26 +180,30 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
-        callers: Callers,
         cache: ResponseCache,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
         let admission = Admission::new(config, &metrics);
-        let caps = Caps::new(config);
+        let caps = InstanceCaps::new(config);
         let prices = Arc::new(config.prices.clone());
         Self {
             routing,
             residency,
             scheduler,
             admission,
-            callers,
+            callers: Callers::new(),
             cache,
             shadow,
             metrics,
             prices,
             caps,
         }
+    }
+
+    /// Who is inside.
+    pub fn callers(&self) -> Callers {
+        self.callers.clone()
     }
 
     /// Resolves the version and lets the request in. `timeout` can only shorten

@@ -41,7 +41,7 @@ use known::KnownJobs;
 
 use crate::callers::{self, Callers};
 use crate::config::Config;
-use crate::gateway::Caps;
+use crate::gateway::InstanceCaps;
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::protocol::body;
@@ -87,7 +87,7 @@ struct Settings {
     max_jobs: usize,
     running: usize,
     concurrency: usize,
-    caps: Caps,
+    caps: InstanceCaps,
     retention: Duration,
 }
 
@@ -119,7 +119,7 @@ impl Jobs {
             max_jobs: config.max_jobs,
             running: config.max_running_jobs.max(1),
             concurrency: config.max_job_concurrency.max(1),
-            caps: Caps::new(config),
+            caps: InstanceCaps::new(config),
             retention: config.job_retention,
         };
         let inner = Inner {

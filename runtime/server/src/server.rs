@@ -21,11 +21,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::cache::ResponseCache;
-use crate::callers::Callers;
 use crate::config::Config;
 use crate::connections;
 use crate::cost::{Costs, SAVE_EVERY};
-use crate::gateway::{Caps, Gateway};
+use crate::gateway::{Gateway, InstanceCaps};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::openapi;
@@ -120,29 +119,27 @@ impl App {
             residency.clone(),
             scheduler.clone(),
             metrics.clone(),
-            Caps::new(&config),
+            InstanceCaps::new(&config),
         )?;
         let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
-        let callers = Callers::new();
+        let gateway = Gateway::new(
+            &config,
+            routing.clone(),
+            residency.clone(),
+            scheduler.clone(),
+            cache.clone(),
+            shadow,
+            metrics.clone(),
+        );
         let jobs = Jobs::open(
             &config,
             registry.clone(),
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
-            callers.clone(),
+            gateway.callers(),
             metrics.clone(),
         )?;
-        let gateway = Gateway::new(
-            &config,
-            routing.clone(),
-            residency.clone(),
-            scheduler.clone(),
-            callers,
-            cache.clone(),
-            shadow,
-            metrics.clone(),
-        );
         let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);

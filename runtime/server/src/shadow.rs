@@ -30,7 +30,7 @@ use comparison::count;
 pub use comparison::{ComparisonInfo, Comparisons, comparisons};
 
 use crate::callers;
-use crate::gateway::{Caps, Question, ask};
+use crate::gateway::{InstanceCaps, Question, ask};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
@@ -94,7 +94,7 @@ impl Shadow {
         residency: Residency,
         callers: Arc<Scheduler>,
         metrics: Metrics,
-        caps: Caps,
+        caps: InstanceCaps,
     ) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let worker = Worker {
@@ -180,7 +180,7 @@ struct Worker {
     residency: Residency,
     callers: Arc<Scheduler>,
     metrics: Metrics,
-    caps: Caps,
+    caps: InstanceCaps,
     /// Where versions are loaded: a caller may wait for the same load.
     loading: Handle,
 }

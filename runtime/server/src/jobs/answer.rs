@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::items::{Head, Item};
 use crate::cost::Meter;
-use crate::gateway::{Caps, Question, ask};
+use crate::gateway::{InstanceCaps, Question, ask};
 use crate::metrics::JobMetrics;
 use crate::problem::{Failure, Problem};
 use crate::protocol::{invoke, utf8, v2};
@@ -53,7 +53,7 @@ pub struct Answerer {
     /// A version of the batch tier stays loaded while a job of it runs.
     pub held: OnceLock<Lease>,
     /// The most that an instance is given.
-    pub caps: Caps,
+    pub caps: InstanceCaps,
     /// Counts what becomes of items.
     pub metrics: JobMetrics,
 }

@@ -9,7 +9,7 @@ use firebox_registry::{Manifest, NewVersion};
 use firebox_sandbox::{Parameter, Request};
 
 use super::{Folder, blocking, load, refused};
-use crate::gateway::{CallModels, Caps, invoke_failure};
+use crate::gateway::{CallModels, InstanceCaps, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
 use crate::residency::{Loaded, Place, Warm};
@@ -228,7 +228,7 @@ pub async fn run_once(
         return Ok(());
     };
     let models = CallModels::new(warm.clone(), app.scheduler.clone(), terms);
-    let bounds = Caps::new(&app.config).limits(limits, limits.deadline);
+    let bounds = InstanceCaps::new(&app.config).limits(limits, limits.deadline);
     let request = Request {
         id: "dry-run".into(),
         inputs: run.inputs.clone(),
