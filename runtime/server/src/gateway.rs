@@ -258,12 +258,7 @@ impl Gateway {
         };
         let computed = self
             .scheduler
-            .run(
-                &call.version.terms,
-                name,
-                model.model.clone(),
-                question.inputs,
-            )
+            .run(&call.version.terms, name, model.clone(), question.inputs)
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
@@ -515,7 +510,7 @@ impl Models for CallModels {
 
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
-            let model = self.find(name)?.model.clone();
+            let model = self.find(name)?.clone();
             match self.scheduler.run(&self.terms, name, model, inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);

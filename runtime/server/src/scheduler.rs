@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Model, RunError, Signature, SignatureError, Tensor};
+use firebox_engine::{RunError, Signature, SignatureError, Tensor};
 use firebox_registry::{Batching, FunctionName, Manifest, Tier};
 use metrics::Histogram;
 use tokio::sync::oneshot;
@@ -36,23 +36,13 @@ pub use batch::element;
 /// Named tensors in or out of a model.
 pub type Named = Vec<(String, Tensor)>;
 
-/// What can be run with inputs. Only [`Model`] outside tests.
+/// What can be run with inputs. Only models outside tests.
 pub trait Compute: Send + Sync + 'static {
     /// What it takes and gives.
     fn signature(&self) -> &Signature;
 
     /// Computes; blocking.
     fn compute(&self, inputs: Named) -> Result<Named, RunError>;
-}
-
-impl Compute for Model {
-    fn signature(&self) -> &Signature {
-        Model::signature(self)
-    }
-
-    fn compute(&self, inputs: Named) -> Result<Named, RunError> {
-        self.run(inputs)
-    }
 }
 
 /// On what terms the models of a version are run.

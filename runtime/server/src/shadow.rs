@@ -258,7 +258,7 @@ impl Worker {
             None => {
                 let model = lease.warm.models.iter().next();
                 let (name, model) = model.ok_or_else(|| Failure::Internal("no model".into()))?;
-                let model = model.model.clone();
+                let model = model.clone();
                 let run = scheduler.run(&version.terms, name, model, question.inputs);
                 run.await?.outputs
             }
