@@ -339,12 +339,7 @@ impl Gateway {
         };
         let computed = self
             .scheduler
-            .run(
-                &call.version.terms,
-                name,
-                model.model.clone(),
-                question.inputs,
-            )
+            .run(&call.version.terms, name, model.clone(), question.inputs)
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
@@ -586,7 +581,7 @@ pub async fn ask(
     let model = warm.models.iter().next();
     let missing = || Failure::Internal("the version has no model".into());
     let (name, model) = model.ok_or_else(missing)?;
-    let run = scheduler.run(terms, name, model.model.clone(), question.inputs);
+    let run = scheduler.run(terms, name, model.clone(), question.inputs);
     Ok(Answer {
         outputs: run.await?.outputs,
         parameters: vec![],
@@ -690,7 +685,7 @@ impl Models for CallModels {
 
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
-            let model = self.find(name)?.model.clone();
+            let model = self.find(name)?.clone();
             match self.scheduler.run(&self.terms, name, model, inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Device, Model, RunError, Signature, SignatureError, Tensor};
+use firebox_engine::{RunError, Signature, SignatureError, Tensor};
 use firebox_registry::{Batching, FunctionName, Manifest, Tier};
 use firebox_sandbox::CpuMeter;
 use metrics::Histogram;
@@ -38,7 +38,7 @@ pub use batch::element;
 /// Named tensors in or out of a model.
 pub type Named = Vec<(String, Tensor)>;
 
-/// What can be run with inputs. Only [`Model`] outside tests.
+/// What can be run with inputs. Only models outside tests.
 pub trait Compute: Send + Sync + 'static {
     /// What it takes and gives.
     fn signature(&self) -> &Signature;
@@ -49,20 +49,6 @@ pub trait Compute: Send + Sync + 'static {
     /// Whether that takes a graphics processor.
     fn on_gpu(&self) -> bool {
         false
-    }
-}
-
-impl Compute for Model {
-    fn signature(&self) -> &Signature {
-        Model::signature(self)
-    }
-
-    fn compute(&self, inputs: Named) -> Result<Named, RunError> {
-        self.run(inputs)
-    }
-
-    fn on_gpu(&self) -> bool {
-        self.device() != Device::Cpu
     }
 }
 
