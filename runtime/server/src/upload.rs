@@ -31,6 +31,9 @@ use crate::realtime;
 use crate::residency::{Code, Loaded, Place, Warm};
 use crate::server::App;
 
+/// The longest that an upload waits until there is memory for its models.
+const MAX_MEMORY_WAIT: Duration = Duration::from_secs(30);
+
 /// The longest wait for other uploads to be checked.
 const MAX_WAIT: Duration = Duration::from_secs(120);
 
@@ -209,7 +212,9 @@ async fn load(
         Ok(path.clone())
     });
     let file = StoredFile { digest, bytes };
-    app.residency.model(file, place, path, MAX_PAUSE).await
+    app.residency
+        .model(file, place, path, MAX_MEMORY_WAIT)
+        .await
 }
 
 async fn commit(
