@@ -82,6 +82,16 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
     rest(&mut silent).await;
     rest(&mut halting).await;
     assert!(began.elapsed() >= Duration::from_millis(450));
+    // Nor is one that has no end kept.
+    let mut endless = connect(&server).await;
+    let head = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(60_000));
+    endless.write_all(head.as_bytes()).await.unwrap();
+    let _ = endless.write_all(&[b'a'; 20_000]).await;
+    let said = rest(&mut endless).await;
+    assert!(
+        said.is_empty() || said.starts_with("HTTP/1.1 431"),
+        "{said}"
+    );
     still_serves(&server).await;
 }
 
@@ -202,6 +212,28 @@ fn open_files() -> usize {
         assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
     }
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+#[tokio::test]
+async fn an_answer_that_is_on_its_way_is_whole_though_the_server_stops() {
+    let server = Server::start().await;
+    let large = Bundle::of_model(onnx::add_one())
+        .with_lines("[assets]\n\"noise\" = \"noise\"\n")
+        .with_file("noise", vec![7; 48 << 20]);
+    server.deploy("large", &large).await;
+    let mut stream = connect(&server).await;
+    let request = b"GET /v1/functions/large/versions/1/bundle HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    let mut got = stream.read(&mut buffer).await.unwrap();
+    server.terminate();
+    // Longer than anything is waited for that nobody is owed.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    while let bytes @ 1.. = stream.read(&mut buffer).await.unwrap() {
+        got += bytes;
+    }
+    assert!(got > 48 << 20, "{got} bytes");
+    assert_eq!(server.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

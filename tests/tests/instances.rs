@@ -69,6 +69,8 @@ async fn state_goes_from_request_to_request_where_it_is_asked_for_and_never_furt
     for calls in ["1", "2", "3"] {
         assert_eq!(count(&server, "reused").await, calls);
     }
+    let metrics = server.get("/metrics").await.text();
+    assert!(metrics.contains("firebox_instances_idle 1\n"), "{metrics}");
     // Another function, and another version, with the very same component.
     server.deploy("other", &reused).await;
     assert_eq!(count(&server, "other").await, "1");

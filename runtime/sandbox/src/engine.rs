@@ -70,6 +70,14 @@ impl Sandbox {
     }
 }
 
+impl Sandbox {
+    /// How many instances are kept between calls now.
+    pub fn idle(&self) -> usize {
+        let most = self.inner.config.idle as usize;
+        most.saturating_sub(self.inner.idle.available_permits())
+    }
+}
+
 fn engine_config(pool: Option<&SandboxConfig>) -> Config {
     let mut config = Config::new();
     config

@@ -39,6 +39,9 @@ pub use pace::Stalled;
 use pace::{PacedBody, PacedStream};
 use refuse::Refuser;
 
+/// The most bytes of a request's head, so that a connection that only sends heads holds little.
+const MAX_HEAD: usize = 64 << 10;
+
 /// How long the last of an answer may be on its way when the server stops.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -156,6 +159,7 @@ async fn answer(
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .max_header_size(MAX_HEAD)
         .header_read_timeout(timeouts.header);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

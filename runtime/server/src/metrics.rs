@@ -64,6 +64,8 @@ pub struct Metrics {
     handle: PrometheusHandle,
     /// Requests between head and answer.
     pub in_flight: Gauge,
+    /// Instances that are kept between requests.
+    pub instances_idle: Gauge,
     /// Open connections.
     pub connections: Gauge,
     /// Connections that were one too many.
@@ -167,6 +169,7 @@ impl Metrics {
         Self {
             handle: recorder.handle(),
             in_flight: gauge("firebox_requests_in_flight", vec![]),
+            instances_idle: gauge("firebox_instances_idle", vec![]),
             connections: gauge("firebox_connections", vec![]),
             connections_refused: counter("firebox_connections_refused_total", vec![]),
             bodies_stalled: stalled("body"),
@@ -500,6 +503,11 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "firebox_admission_refused_total",
         None,
         "Requests that were not let in, by tier and reason.",
+    ),
+    (
+        "firebox_instances_idle",
+        None,
+        "Instances that are kept for a next request, of functions that ask for reuse.",
     ),
     ("firebox_connections", None, "Open connections."),
     (

@@ -176,6 +176,7 @@ impl App {
         }
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
+        self.metrics.instances_idle.set(self.sandbox.idle() as f64);
         self.residency.observe();
         let queues = &self.metrics.compute_queue;
         queues.callers.set(self.scheduler.waiting() as f64);
