@@ -49,8 +49,8 @@ pub use job::{
     InvalidJobId, JobId, JobMove, JobProgress, JobProtocol, JobRecord, JobState, NewJob,
 };
 pub use manifest::{
-    Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network, Precision,
-    Sample, Scaling, Tier,
+    Batching, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
+    Precision, Sample, Scaling, Tier,
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;

@@ -11,6 +11,10 @@ use utoipa::ToSchema;
 
 use crate::{ByteSize, FunctionName, nearest, sizes};
 
+mod batching;
+
+pub use batching::Batching;
+
 /// What `firebox.toml` says; defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +90,9 @@ pub struct ModelSection {
     /// How finely it computes. Left out where it is the default, so that older builds read it.
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    /// Whether runs are put together; left out, each is one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
 }
 
 /// How finely a model computes.
@@ -253,6 +260,7 @@ impl Manifest {
             path: path.to_owned(),
             device: Device::Auto,
             precision: Precision::F32,
+            batching: None,
         };
         let mut manifest = Manifest::bare(name);
         manifest.models.insert("model".to_owned(), model);
@@ -295,8 +303,11 @@ impl Manifest {
             (None, count) if count > 1 => return Err(ManifestError::ManyModels { count }),
             _ => {}
         }
-        for name in self.models.keys() {
+        for (name, model) in &self.models {
             check_model_name(name)?;
+            if let Some(batching) = &model.batching {
+                batching.check(name)?;
+            }
         }
         let guest_paths: BTreeSet<&str> = self.assets.keys().map(String::as_str).collect();
         for path in &guest_paths {
@@ -390,7 +401,7 @@ pub(crate) fn is_plain_path(path: &str) -> bool {
 }
 
 /// The keys below each section; `*` stands for any name.
-const KEYS: [(&str, &[&str]); 7] = [
+const KEYS: [(&str, &[&str]); 8] = [
     (
         "",
         &[
@@ -407,7 +418,8 @@ const KEYS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("function", &["component"]),
-    ("models.*", &["path", "device", "precision"]),
+    ("models.*", &["path", "device", "precision", "batching"]),
+    ("models.*.batching", Batching::KEYS),
     ("limits", &["memory", "deadline"]),
     ("scaling", &["keep_alive"]),
     ("sample", &["body", "content_type"]),
@@ -423,13 +435,17 @@ fn check_keys(root: &DeTable<'_>, text: &str) -> Result<(), ManifestError> {
         let key: &str = key.get_ref();
         if key == "models" {
             for (name, model) in table {
-                if let DeValue::Table(model) = model.get_ref() {
-                    check_section(
-                        "models.*",
-                        &format!("models.{}.", name.get_ref()),
-                        model,
-                        text,
-                    )?;
+                let DeValue::Table(model) = model.get_ref() else {
+                    continue;
+                };
+                let prefix = format!("models.{}.", name.get_ref());
+                check_section("models.*", &prefix, model, text)?;
+                let batching = model.iter().find(|(key, _)| key.get_ref() == "batching");
+                if let Some((_, section)) = batching
+                    && let DeValue::Table(section) = section.get_ref()
+                {
+                    let prefix = format!("{prefix}batching.");
+                    check_section("models.*.batching", &prefix, section, text)?;
                 }
             }
         } else {
@@ -494,6 +510,10 @@ component = "function.wasm"
 path = "models/magika.onnx"
 device = "cpu"
 precision = "int8"
+[models.magika.batching]
+max_batch_size = 32
+max_queue_delay = "2ms"
+pad = { bytes = 256 }
 [assets]
 "data/vocab.txt" = "vocab.txt"
 [limits]
@@ -598,6 +618,19 @@ hosts = ["example.com:8080"]
             (
                 "name = 'a'\n[models.a]\npath = 'a'\nprecision = 'int4'",
                 "expected `f32` or `int8`",
+            ),
+            (
+                "name = 'a'\n[models.a]\npath = 'a'\nbatching = { max_batch_size = 1 }",
+                "models.a.batching.max_batch_size` is 1: it must be from 2",
+            ),
+            (
+                "name = 'a'\n[models.a]\npath = 'a'\nbatching = { max_batch = 8 }",
+                "did you mean `models.a.batching.max_batch_size`",
+            ),
+            (
+                "name = 'a'\n[models.a]\npath = 'a'\nbatching = { max_batch_size = 8, \
+                 max_queue_delay = '5s' }",
+                "from 0s to 1s",
             ),
             (
                 "name = 'a'\n[function]\n[network]\nhosts = ['http://a/']",

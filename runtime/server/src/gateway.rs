@@ -20,14 +20,13 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::admission::{Admission, Place};
-use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::Failure;
 use crate::residency::{Code, Lease, Loaded, Residency, Warm};
 use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
-use crate::scheduler::{ComputeError, Named, Scheduler};
+use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
 use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
@@ -60,7 +59,6 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
-    callers: Callers,
     shadow: Shadow,
     metrics: Metrics,
     max_memory: usize,
@@ -75,7 +73,6 @@ pub struct Call {
     started: Instant,
     limit: Duration,
     place: Place,
-    _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
     recorded: bool,
@@ -140,7 +137,6 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
-        callers: Callers,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
@@ -152,7 +148,6 @@ impl Gateway {
             residency,
             scheduler,
             admission,
-            callers,
             shadow,
             metrics,
             max_memory,
@@ -210,7 +205,6 @@ impl Gateway {
             started,
             limit,
             place,
-            _inside: self.callers.enter(),
             metrics,
             clocks,
             recorded: false,
@@ -253,14 +247,19 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let Some(model) = lease.warm.models.values().next() else {
+        let Some((name, model)) = lease.warm.models.iter().next() else {
             return Err(Failure::Internal(
                 "the version has neither code nor a model".into(),
             ));
         };
         let computed = self
             .scheduler
-            .run(model.model.clone(), question.inputs)
+            .run(
+                &call.version.terms,
+                name,
+                model.model.clone(),
+                question.inputs,
+            )
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
@@ -277,7 +276,9 @@ impl Gateway {
         lease: &Lease,
         question: Question,
     ) -> Result<Answer, Failure> {
-        let models = Arc::new(CallModels::new(lease.warm.clone(), self.scheduler.clone()));
+        let terms = call.version.terms.clone();
+        let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
+        let models = Arc::new(models);
         let limits = &call.version.record.manifest.limits;
         let limits = Limits {
             memory: self.max_memory.min(limits.memory.0 as usize),
@@ -429,18 +430,20 @@ fn server_timing(spent: &Spent) -> String {
 }
 
 /// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
-/// answer, and no place is taken. `id` names the answer in logs.
+/// answer, and no place is taken. Its models run on `terms`; `id` names the answer in logs.
 pub async fn ask(
     version: &Version,
     warm: &Arc<Warm>,
     scheduler: &Arc<Scheduler>,
+    terms: &Arc<Terms>,
     question: Question,
     limits: Limits,
     id: Uuid,
 ) -> Result<Answer, Failure> {
     version.check(&question.inputs)?;
     if let Some(code) = &warm.code {
-        let models = Arc::new(CallModels::new(warm.clone(), scheduler.clone()));
+        let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
+        let models = Arc::new(models);
         let deadline = limits.deadline;
         let request = Request {
             id: question.id.unwrap_or_else(|| id.to_string()),
@@ -457,9 +460,11 @@ pub async fn ask(
             parameters: response.parameters,
         });
     }
-    let model = warm.models.values().next();
-    let model = model.ok_or_else(|| Failure::Internal("the version has no model".into()))?;
-    let computed = scheduler.run(model.model.clone(), question.inputs).await?;
+    let model = warm.models.iter().next();
+    let (name, model) =
+        model.ok_or_else(|| Failure::Internal("the version has no model".into()))?;
+    let run = scheduler.run(terms, name, model.model.clone(), question.inputs);
+    let computed = run.await?;
     Ok(Answer {
         outputs: computed.outputs,
         parameters: vec![],
@@ -497,16 +502,18 @@ impl From<ComputeError> for Failure {
 pub struct CallModels {
     warm: Arc<Warm>,
     scheduler: Arc<Scheduler>,
+    terms: Arc<Terms>,
     queued: Clock,
     computed: Clock,
 }
 
 impl CallModels {
     /// For one call of a loaded version.
-    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>) -> Self {
+    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>, terms: Arc<Terms>) -> Self {
         Self {
             warm,
             scheduler,
+            terms,
             queued: Clock::default(),
             computed: Clock::default(),
         }
@@ -547,7 +554,7 @@ impl Models for CallModels {
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
             let model = self.find(name)?.model.clone();
-            match self.scheduler.run(model, inputs).await {
+            match self.scheduler.run(&self.terms, name, model, inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);

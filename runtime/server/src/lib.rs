@@ -16,11 +16,10 @@
 //! runs and records it, with `routing` saying which version answers, `admission`
 //! whether there is room, `residency` what is in memory, and `scheduler` where
 //! models compute. `rollout` moves traffic under guards, `shadow` copies it; `jobs`
-//! answer many inputs on what `callers` leave. `upload` is the way of a new version and `code` that
+//! answer many inputs on what callers leave. `upload` is the way of a new version and `code` that
 //! of its component, `problem` the table of everything that can go wrong, and `server` the wiring.
 
 mod admission;
-mod callers;
 mod code;
 mod config;
 mod diff;

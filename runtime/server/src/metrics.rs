@@ -12,7 +12,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use firebox_registry::{JobState, RolloutRecord, RolloutState};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use crate::rollout::verdict::{Outcome, Verdict};
 
@@ -23,6 +25,21 @@ const BUCKETS: [f64; 17] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0,
 ];
+
+/// Rows in runs of models that may share them.
+const BATCH_ROWS: &str = "firebox_batch_rows";
+
+/// Upper bounds of [`BATCH_ROWS`].
+const ROW_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Calls of models that wait for a thread.
+#[derive(Clone)]
+pub struct ComputeQueue {
+    /// Those of the tiers that answer callers.
+    pub callers: Gauge,
+    /// Those of the batch tier.
+    pub batch: Gauge,
+}
 
 /// Where the time of a request went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,8 +71,12 @@ pub struct Metrics {
     pub versions: Gauge,
     /// Bytes of weights in memory.
     pub weight_bytes: Gauge,
-    /// Model runs that wait for a thread.
-    pub compute_queue: Gauge,
+    /// Calls of models that wait for a thread.
+    pub compute_queue: ComputeQueue,
+    /// Runs of models, each for one call or several.
+    pub model_runs: Counter,
+    /// Shared runs that failed, after which each call had one of its own.
+    pub batches_retried: Counter,
     /// Uploads that became a version or were one already.
     pub uploads_accepted: Counter,
     /// Uploads that were refused or broke off.
@@ -79,8 +100,10 @@ impl Metrics {
     pub fn new() -> Self {
         // Only an empty list of buckets is refused.
         let builder = PrometheusBuilder::new();
+        let rows = Matcher::Full(BATCH_ROWS.into());
         let builder = builder
             .set_buckets(&BUCKETS)
+            .and_then(|builder| builder.set_buckets_for_metric(rows, &ROW_BUCKETS))
             .unwrap_or_else(|_| PrometheusBuilder::new());
         let recorder = Arc::new(builder.build_recorder());
         for (name, unit, text) in DESCRIPTIONS {
@@ -88,7 +111,7 @@ impl Metrics {
                 name if name.ends_with("_total") => {
                     recorder.describe_counter(name.into(), *unit, (*text).into());
                 }
-                name if name.ends_with("_seconds") => {
+                name if name.ends_with("_seconds") || name == BATCH_ROWS => {
                     recorder.describe_histogram(name.into(), *unit, (*text).into());
                 }
                 name => recorder.describe_gauge(name.into(), *unit, (*text).into()),
@@ -108,6 +131,7 @@ impl Metrics {
                 vec![Label::new("residency", state)],
             )
         };
+        let queue = |of| gauge("firebox_compute_queue_length", vec![Label::new("of", of)]);
         let uploads = |result| counter("firebox_uploads_total", vec![Label::new("result", result)]);
         let policies = |result| {
             let labels = vec![Label::new("result", result)];
@@ -120,7 +144,12 @@ impl Metrics {
             resident: state("resident"),
             versions: gauge("firebox_versions", vec![]),
             weight_bytes: gauge("firebox_weight_bytes", vec![]),
-            compute_queue: gauge("firebox_compute_queue_length", vec![]),
+            compute_queue: ComputeQueue {
+                callers: queue("callers"),
+                batch: queue("batch"),
+            },
+            model_runs: counter("firebox_model_runs_total", vec![]),
+            batches_retried: counter("firebox_batches_retried_total", vec![]),
             uploads_accepted: uploads("accepted"),
             uploads_refused: uploads("refused"),
             policies_set: policies("set"),
@@ -177,6 +206,13 @@ impl Metrics {
                 &METADATA,
             ),
         }
+    }
+
+    /// The rows of a function's runs, where they may be shared.
+    pub fn batch_rows(&self, function: &str) -> Histogram {
+        let labels = vec![Label::new("function", function.to_owned())];
+        let key = Key::from_parts(BATCH_ROWS, labels);
+        self.recorder.register_histogram(&key, &METADATA)
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
@@ -337,7 +373,22 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     (
         "firebox_compute_queue_length",
         None,
-        "Model runs that wait for a thread.",
+        "Calls of models that wait for a thread, of callers and of the batch tier.",
+    ),
+    (
+        "firebox_model_runs_total",
+        None,
+        "Runs of models, each for one call or several.",
+    ),
+    (
+        BATCH_ROWS,
+        None,
+        "Rows in each run of models with batching.",
+    ),
+    (
+        "firebox_batches_retried_total",
+        None,
+        "Shared runs that failed, after which each call had one of its own.",
     ),
     ("firebox_uploads_total", None, "Uploads by result."),
     (

@@ -22,7 +22,7 @@ use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
 use crate::rollout::window::{Outcome, Window};
-use crate::scheduler::Named;
+use crate::scheduler::{Named, Terms};
 use crate::shadow::Comparisons;
 
 mod key;
@@ -54,6 +54,8 @@ pub struct Version {
     pub signature: Signature,
     /// How warm it is.
     pub slot: Slot,
+    /// How its models are run.
+    pub terms: Arc<Terms>,
     /// See [`Compiled`]; replaced where an update of Firebox made it of no use.
     compiled: Mutex<Option<Compiled>>,
     metrics: OnceLock<VersionMetrics>,
@@ -72,10 +74,12 @@ impl Version {
             Signature::default()
         });
         let compiled = Mutex::new(Compiled::of(&record));
+        let terms = Arc::new(Terms::of(&record.function, &record.manifest));
         Self {
             record,
             signature,
             slot: Slot::new(),
+            terms,
             compiled,
             metrics: OnceLock::new(),
             window: ArcSwapOption::empty(),

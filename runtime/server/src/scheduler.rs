@@ -1,33 +1,93 @@
-//! Runs models on a bounded set of threads outside tokio.
+//! Runs models on a bounded set of threads outside tokio, several calls in one run where the
+//! manifest allows it.
 //!
-//! A caller puts a [`Job`] in the queue and sleeps until its answer comes; no
-//! tokio thread ever computes. Three things follow from the queue being one
-//! place that all jobs pass: it is bounded, so a burst is refused instead of
-//! piling up; a job whose caller has gone (deadline, closed connection) is
-//! dropped when its turn comes, before it costs anything; and a thread can look
-//! at what else waits for the same model, which is where merging calls into
-//! batches and serving tiers in order belong.
+//! ```text
+//!  run ─▶ queue  a lane per model; bounded    ─▶ threads for callers: realtime, then on-demand
+//!                                             ─▶ one thread of the lowest priority: batch
+//!                 next run = the lane's first job and those that stack with it (batch)
+//! ```
+//! A caller puts a [`Job`] in the [`queue`] and sleeps until its answer comes; no tokio thread
+//! ever computes. A burst is refused where the queue is full instead of piling up, and a job
+//! whose caller has gone (deadline, closed connection) is dropped when its turn comes, before it
+//! costs anything.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Model, RunError, Tensor};
+use firebox_engine::{Model, RunError, Signature, SignatureError, Tensor};
+use firebox_registry::{Batching, FunctionName, Manifest, Tier};
+use metrics::Histogram;
 use tokio::sync::oneshot;
+
+use crate::metrics::Metrics;
+use batch::{Batch, Shape};
+use cpu::Meter;
+use queue::{Next, Queue, Run};
+
+mod batch;
+mod cpu;
+mod queue;
+pub mod trial;
+
+pub use batch::element;
 
 /// Named tensors in or out of a model.
 pub type Named = Vec<(String, Tensor)>;
 
 /// What can be run with inputs. Only [`Model`] outside tests.
 pub trait Compute: Send + Sync + 'static {
+    /// What it takes and gives.
+    fn signature(&self) -> &Signature;
+
     /// Computes; blocking.
     fn compute(&self, inputs: Named) -> Result<Named, RunError>;
 }
 
 impl Compute for Model {
+    fn signature(&self) -> &Signature {
+        Model::signature(self)
+    }
+
     fn compute(&self, inputs: Named) -> Result<Named, RunError> {
         self.run(inputs)
+    }
+}
+
+/// On what terms the models of a version are run.
+pub struct Terms {
+    function: FunctionName,
+    tier: Tier,
+    /// By the model's name.
+    batching: BTreeMap<String, Arc<Batching>>,
+    rows: OnceLock<Histogram>,
+}
+
+impl Terms {
+    /// Those of a manifest.
+    pub fn of(function: &FunctionName, manifest: &Manifest) -> Self {
+        let models = manifest.models.iter();
+        let batching = models.filter_map(|(name, model)| {
+            let batching = model.batching.clone()?;
+            Some((name.clone(), Arc::new(batching)))
+        });
+        Self {
+            function: function.clone(),
+            tier: manifest.tier,
+            batching: batching.collect(),
+            rows: OnceLock::new(),
+        }
+    }
+
+    /// The same in the batch tier: for what can wait.
+    pub fn in_batch_tier(&self) -> Self {
+        Self {
+            function: self.function.clone(),
+            tier: Tier::Batch,
+            batching: self.batching.clone(),
+            rows: OnceLock::new(),
+        }
     }
 }
 
@@ -37,7 +97,7 @@ pub enum ComputeError {
     /// Too many jobs wait already.
     #[error("{limit} model runs are waiting already")]
     Full {
-        /// The length of the queue.
+        /// How many may wait: of all functions, or of this one while others wait too.
         limit: usize,
     },
     /// The model refused the inputs or failed.
@@ -51,6 +111,12 @@ pub enum ComputeError {
     Stopped,
 }
 
+impl From<SignatureError> for ComputeError {
+    fn from(error: SignatureError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
 /// Outputs and what they cost.
 #[derive(Debug)]
 pub struct Computed {
@@ -58,32 +124,57 @@ pub struct Computed {
     pub outputs: Named,
     /// From the call to the start of the computation.
     pub queued: Duration,
-    /// The computation alone.
+    /// The computation, shared or not: what the caller waited for.
     pub compute: Duration,
+    /// This caller's part of the processor time that it took.
+    #[allow(dead_code, reason = "for the cost of a version")]
+    pub cpu: Duration,
 }
 
+/// One call of a model.
 struct Job {
+    terms: Arc<Terms>,
     model: Arc<dyn Compute>,
     inputs: Named,
+    /// How it may share a run, if it may.
+    stack: Option<(Arc<Batching>, Shape)>,
     queued_at: Instant,
     answer: oneshot::Sender<Result<Computed, ComputeError>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    stopped: bool,
+impl Job {
+    /// Whether nobody waits for it any more.
+    fn is_gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    /// What is the same for two jobs of one model.
+    fn model_id(&self) -> usize {
+        Arc::as_ptr(&self.model).cast::<()>().addr()
+    }
 }
 
 struct Shared {
     queue: Mutex<Queue>,
-    filled: Condvar,
-    limit: usize,
+    /// Told of jobs of `leftover_tiers`.
+    leftover: Condvar,
+    leftover_tiers: &'static [Tier],
+    /// Told of all others.
+    callers: Condvar,
+    metrics: Metrics,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where threads for `tier` wait for jobs.
+    fn filled(&self, tier: Tier) -> &Condvar {
+        match self.leftover_tiers.contains(&tier) {
+            true => &self.leftover,
+            false => &self.callers,
+        }
     }
 }
 
@@ -92,62 +183,134 @@ pub struct Scheduler {
     shared: Arc<Shared>,
 }
 
+/// A thread's part.
+struct Worker {
+    shared: Arc<Shared>,
+    tiers: &'static [Tier],
+    meter: Arc<Meter>,
+    /// Where the thread's runs are spread to, where that isn't the pool of the process.
+    pool: Option<rayon::ThreadPool>,
+}
+
 impl Scheduler {
-    /// Starts `threads` threads over a queue of at most `limit` waiting jobs.
-    pub fn start(threads: usize, limit: usize) -> std::io::Result<Self> {
-        let queue = Mutex::new(Queue::default());
-        let shared = Arc::new(Shared {
-            queue,
-            filled: Condvar::new(),
-            limit,
-        });
+    /// Starts `threads` threads for callers, and one for the batch tier that takes what they
+    /// leave, over a queue of at most `limit` waiting jobs.
+    pub fn start(threads: usize, limit: usize, metrics: Metrics) -> std::io::Result<Self> {
+        let scheduler = Self::without_threads(limit, metrics, &[Tier::Batch]);
+        let meter = Arc::new(Meter::default());
+        // The pool of the process computes with them.
+        rayon::broadcast(|_| meter.add_this_thread());
         for n in 0..threads.max(1) {
-            let shared = shared.clone();
+            let worker = Worker {
+                shared: scheduler.shared.clone(),
+                tiers: &[Tier::Realtime, Tier::OnDemand],
+                meter: meter.clone(),
+                pool: None,
+            };
             let thread = std::thread::Builder::new().name(format!("compute-{n}"));
-            thread.spawn(move || work(&shared))?;
+            thread.spawn(move || worker.work())?;
         }
-        Ok(Self { shared })
+        scheduler.start_leftover(threads.max(1))?;
+        Ok(scheduler)
     }
 
-    /// Runs `model` when a thread is free. Dropping the future withdraws the job,
-    /// unless it is being computed already.
+    /// Starts one thread of the lowest priority for all tiers.
+    pub fn start_in_background(limit: usize, metrics: Metrics) -> std::io::Result<Self> {
+        let all = &[Tier::Realtime, Tier::OnDemand, Tier::Batch];
+        let scheduler = Self::without_threads(limit, metrics, all);
+        scheduler.start_leftover(1)?;
+        Ok(scheduler)
+    }
+
+    fn without_threads(limit: usize, metrics: Metrics, leftover_tiers: &'static [Tier]) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::new(limit)),
+            leftover: Condvar::new(),
+            leftover_tiers,
+            callers: Condvar::new(),
+            metrics,
+        });
+        Self { shared }
+    }
+
+    /// A thread whose runs go to `spread` threads, all of the lowest priority.
+    fn start_leftover(&self, spread: usize) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name("compute-batch".into());
+        let (told, heard) = std::sync::mpsc::channel();
+        thread.spawn(move || {
+            yield_to_callers();
+            let meter = Arc::new(Meter::default());
+            let counted = meter.clone();
+            // Its threads inherit the priority.
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(spread)
+                .thread_name(|n| format!("compute-batch-{n}"))
+                .start_handler(move |_| counted.add_this_thread())
+                .build();
+            match pool {
+                Ok(pool) => {
+                    let _ = told.send(Ok(()));
+                    let worker = Worker {
+                        tiers: shared.leftover_tiers,
+                        shared,
+                        meter,
+                        pool: Some(pool),
+                    };
+                    worker.work();
+                }
+                Err(error) => {
+                    let _ = told.send(Err(std::io::Error::other(error)));
+                }
+            }
+        })?;
+        heard.recv().unwrap_or(Ok(()))
+    }
+
+    /// Runs `model`, which the version calls `name`, when it is its turn. Dropping the future
+    /// withdraws the job, unless it is being computed already.
     pub async fn run(
         &self,
+        terms: &Arc<Terms>,
+        name: &str,
         model: Arc<dyn Compute>,
         inputs: Named,
     ) -> Result<Computed, ComputeError> {
+        let stack = match terms.batching.get(name) {
+            None => None,
+            Some(batching) => {
+                // What is wrong with it is nobody else's business.
+                model.signature().check_inputs(&inputs)?;
+                let shape = Shape::of(&inputs, model.signature(), batching);
+                let most = batching.max_batch_size as usize;
+                let shape = shape.filter(|shape| shape.rows < most);
+                shape.map(|shape| (batching.clone(), shape))
+            }
+        };
         let (answer, answered) = oneshot::channel();
-        self.push(Job {
+        let job = Job {
+            terms: terms.clone(),
             model,
             inputs,
+            stack,
             queued_at: Instant::now(),
             answer,
-        })?;
+        };
+        self.shared.lock().push(job)?;
+        self.shared.filled(terms.tier).notify_one();
         answered.await.unwrap_or(Err(ComputeError::Stopped))
     }
 
-    /// How many jobs wait.
+    /// How many jobs of callers wait: those of the batch tier always do.
     pub fn waiting(&self) -> usize {
-        self.shared.lock().jobs.len()
+        self.shared
+            .lock()
+            .waiting(&[Tier::Realtime, Tier::OnDemand])
     }
 
-    fn push(&self, job: Job) -> Result<(), ComputeError> {
-        let mut queue = self.shared.lock();
-        if queue.stopped {
-            return Err(ComputeError::Stopped);
-        }
-        if queue.jobs.len() >= self.shared.limit {
-            queue.jobs.retain(|job| !job.answer.is_closed());
-        }
-        if queue.jobs.len() >= self.shared.limit {
-            return Err(ComputeError::Full {
-                limit: self.shared.limit,
-            });
-        }
-        queue.jobs.push_back(job);
-        drop(queue);
-        self.shared.filled.notify_one();
-        Ok(())
+    /// How many jobs of the batch tier wait.
+    pub fn waiting_batch(&self) -> usize {
+        self.shared.lock().waiting(&[Tier::Batch])
     }
 }
 
@@ -155,57 +318,179 @@ impl Drop for Scheduler {
     /// Answers waiting jobs with `Stopped`. The threads end with what they
     /// compute; nobody waits for that, so a stop can't hang on a long run.
     fn drop(&mut self) {
-        let mut queue = self.shared.lock();
-        queue.stopped = true;
-        queue.jobs.clear();
-        drop(queue);
-        self.shared.filled.notify_all();
+        self.shared.lock().stop();
+        self.shared.callers.notify_all();
+        self.shared.leftover.notify_all();
     }
 }
 
-fn work(shared: &Shared) {
-    while let Some(job) = next(shared) {
-        let answer = compute(&job.model, job.inputs, job.queued_at);
-        // The model may be the last hold on its weights: let go before the
-        // caller can notice that the run is over.
-        drop(job.model);
-        let _ = job.answer.send(answer);
-    }
-}
-
-/// The next job that somebody still waits for; `None` once stopped.
-fn next(shared: &Shared) -> Option<Job> {
-    let mut queue = shared.lock();
-    loop {
-        if queue.stopped {
-            return None;
-        }
-        match queue.jobs.pop_front() {
-            Some(job) if job.answer.is_closed() => {}
-            Some(job) => return Some(job),
-            None => {
-                queue = shared
-                    .filled
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner)
+impl Worker {
+    fn work(self) {
+        self.meter.add_this_thread();
+        while let Some(Run { jobs, batch }) = self.next() {
+            let Some(terms) = jobs.first().map(|job| job.terms.clone()) else {
+                continue;
+            };
+            let started = Instant::now();
+            match batch {
+                Some(batch) => self.together(&terms, &batch, jobs, started),
+                None => jobs
+                    .into_iter()
+                    .for_each(|job| self.alone(job, Duration::ZERO)),
             }
+            let mut queue = self.shared.lock();
+            queue.done(&terms.function, terms.tier, started.elapsed());
         }
+    }
+
+    /// The next run that somebody still waits for; `None` once stopped.
+    fn next(&self) -> Option<Run> {
+        let mut queue = self.shared.lock();
+        loop {
+            if queue.stopped {
+                return None;
+            }
+            let now = Instant::now();
+            let tier = self.tiers.first().copied().unwrap_or_default();
+            let filled = self.shared.filled(tier);
+            queue = match queue.next(self.tiers, now) {
+                Next::Run(run) => return Some(run),
+                Next::At(then) => {
+                    let waited = filled.wait_timeout(queue, then.saturating_duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Next::Idle => filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Runs one job and answers it; `before` is what was spent on it in vain.
+    fn alone(&self, job: Job, before: Duration) {
+        let Job {
+            terms,
+            model,
+            inputs,
+            stack,
+            queued_at,
+            answer,
+        } = job;
+        if answer.is_closed() {
+            return;
+        }
+        let rows = stack.map_or(1, |(_, shape)| shape.rows);
+        let (done, spent) = self.compute(&terms, &model, inputs, rows);
+        let answered = done.map(|outputs| Computed {
+            outputs,
+            queued: spent.started - queued_at,
+            compute: spent.took,
+            cpu: spent.cpu + before,
+        });
+        // The model may be the last hold on its weights: let go before the caller can notice
+        // that the run is over.
+        drop(model);
+        let _ = answer.send(answered);
+    }
+
+    /// Runs jobs as one; each alone, where that fails.
+    fn together(&self, terms: &Terms, batch: &Batch, jobs: Vec<Job>, asked: Instant) {
+        let Some((model, pad)) = jobs.first().and_then(|job| {
+            let (batching, _) = job.stack.as_ref()?;
+            Some((job.model.clone(), batching.clone()))
+        }) else {
+            return;
+        };
+        let members: Vec<&Named> = jobs.iter().map(|job| &job.inputs).collect();
+        let shapes = jobs.iter().filter_map(|job| Some(&job.stack.as_ref()?.1));
+        let shapes: Vec<&Shape> = shapes.collect();
+        let stacked = batch.stack(&members, model.signature(), &pad);
+        let done = stacked.map(|inputs| {
+            let (outputs, spent) = self.compute(terms, &model, inputs, batch.rows());
+            let parts = outputs.map_err(|error| error.to_string());
+            let parts = parts.and_then(|all| batch.split(&all, &shapes, model.signature()));
+            (parts, spent)
+        });
+        let wasted = match done {
+            Some((Ok(parts), spent)) => {
+                drop(model);
+                for (job, outputs) in jobs.into_iter().zip(parts) {
+                    let Job {
+                        model,
+                        stack,
+                        queued_at,
+                        answer,
+                        ..
+                    } = job;
+                    let rows = stack.map_or(1, |(_, shape)| shape.rows);
+                    drop(model);
+                    let _ = answer.send(Ok(Computed {
+                        outputs,
+                        queued: asked - queued_at,
+                        compute: spent.took,
+                        cpu: spent.cpu.mul_f64(rows as f64 / batch.rows().max(1) as f64),
+                    }));
+                }
+                return;
+            }
+            Some((Err(reason), spent)) => {
+                tracing::debug!(function = %terms.function, reason, jobs = jobs.len(),
+                    "a shared run failed; each job is run alone");
+                spent.cpu
+            }
+            None => Duration::ZERO,
+        };
+        self.shared.metrics.batches_retried.increment(1);
+        let each = wasted / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        drop(model);
+        jobs.into_iter().for_each(|job| self.alone(job, each));
+    }
+
+    fn compute(
+        &self,
+        terms: &Terms,
+        model: &Arc<dyn Compute>,
+        inputs: Named,
+        rows: usize,
+    ) -> (Result<Named, ComputeError>, Spent) {
+        let metrics = &self.shared.metrics;
+        metrics.model_runs.increment(1);
+        if !terms.batching.is_empty() {
+            let series = || metrics.batch_rows(terms.function.as_str());
+            terms.rows.get_or_init(series).record(rows as f64);
+        }
+        let started = Instant::now();
+        let measured = self.meter.start();
+        let run = || catch_unwind(AssertUnwindSafe(|| model.compute(inputs)));
+        let outcome = match &self.pool {
+            Some(pool) => pool.install(run),
+            None => run(),
+        };
+        let spent = Spent {
+            started,
+            took: started.elapsed(),
+            cpu: measured.stop(),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(ComputeError::Run),
+            Err(panic) => Err(ComputeError::Panic(panic_text(panic.as_ref()))),
+        };
+        (outcome, spent)
     }
 }
 
-fn compute(
-    model: &Arc<dyn Compute>,
-    inputs: Named,
-    queued_at: Instant,
-) -> Result<Computed, ComputeError> {
-    let started = Instant::now();
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.compute(inputs)))
-        .map_err(|panic| ComputeError::Panic(panic_text(panic.as_ref())))??;
-    Ok(Computed {
-        outputs,
-        queued: started - queued_at,
-        compute: started.elapsed(),
-    })
+/// What a run took.
+struct Spent {
+    started: Instant,
+    took: Duration,
+    cpu: Duration,
+}
+
+/// Gives this thread the lowest priority, and those that it starts.
+pub fn yield_to_callers() {
+    // On Linux, a nice value is that of a thread and not of its process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(19) {
+        tracing::warn!(%error, "a background thread keeps its priority");
+    }
 }
 
 /// The message of a caught panic.
@@ -216,130 +501,4 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::sync::mpsc;
-
-    use super::*;
-
-    /// Counts its runs; the first input's name tells what else to do.
-    struct Probe {
-        runs: AtomicUsize,
-        gate: Mutex<mpsc::Receiver<()>>,
-    }
-
-    impl Compute for Probe {
-        fn compute(&self, inputs: Named) -> Result<Named, RunError> {
-            self.runs.fetch_add(1, SeqCst);
-            match inputs.first().map(|(name, _)| name.as_str()) {
-                Some("wait") => self.gate.lock().unwrap().recv().unwrap(),
-                Some("panic") => panic!("no such luck"),
-                _ => {}
-            }
-            Ok(inputs)
-        }
-    }
-
-    fn probe() -> (Arc<Probe>, mpsc::Sender<()>) {
-        let (open, gate) = mpsc::channel();
-        (
-            Arc::new(Probe {
-                runs: AtomicUsize::new(0),
-                gate: Mutex::new(gate),
-            }),
-            open,
-        )
-    }
-
-    fn input(name: &str) -> Named {
-        vec![(name.into(), Tensor::from_f32(vec![1], &[1.0]).unwrap())]
-    }
-
-    async fn until(mut holds: impl FnMut() -> bool) {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_job_whose_caller_has_gone_is_never_computed() {
-        let scheduler = Arc::new(Scheduler::start(1, 8).unwrap());
-        let (model, open) = probe();
-        let spawn = |name: &'static str| {
-            let (scheduler, model) = (scheduler.clone(), model.clone());
-            tokio::spawn(async move { scheduler.run(model, input(name)).await })
-        };
-        let first = spawn("wait");
-        until(|| model.runs.load(SeqCst) == 1).await;
-        let gone = spawn("gone");
-        until(|| scheduler.waiting() == 1).await;
-        gone.abort();
-        let _ = gone.await;
-        let last = spawn("last");
-        open.send(()).unwrap();
-        first.await.unwrap().unwrap();
-        last.await.unwrap().unwrap();
-        assert_eq!(model.runs.load(SeqCst), 2);
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_but_makes_room_where_callers_have_gone() {
-        let scheduler = Arc::new(Scheduler::start(1, 1).unwrap());
-        let (model, open) = probe();
-        let spawn = |name: &'static str| {
-            let (scheduler, model) = (scheduler.clone(), model.clone());
-            tokio::spawn(async move { scheduler.run(model, input(name)).await })
-        };
-        let first = spawn("wait");
-        until(|| model.runs.load(SeqCst) == 1).await;
-        let second = spawn("second");
-        until(|| scheduler.waiting() == 1).await;
-        let refused = scheduler.run(model.clone(), input("third")).await;
-        assert!(matches!(refused, Err(ComputeError::Full { limit: 1 })));
-        second.abort();
-        let _ = second.await;
-        let fourth = spawn("fourth");
-        until(|| scheduler.waiting() == 1).await;
-        open.send(()).unwrap();
-        first.await.unwrap().unwrap();
-        fourth.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_panicking_model_fails_its_caller_and_nobody_else() {
-        let scheduler = Scheduler::start(1, 8).unwrap();
-        let (model, _open) = probe();
-        let failed = scheduler.run(model.clone(), input("panic")).await;
-        assert!(matches!(failed, Err(ComputeError::Panic(text)) if text == "no such luck"));
-        assert_eq!(
-            scheduler.run(model, input("x")).await.unwrap().outputs,
-            input("x")
-        );
-    }
-
-    #[tokio::test]
-    async fn stopping_answers_those_who_wait() {
-        let scheduler = Scheduler::start(1, 8).unwrap();
-        let (model, open) = probe();
-        let run = |name| {
-            let (answer, answered) = oneshot::channel();
-            let (model, queued_at) = (model.clone(), Instant::now());
-            scheduler
-                .push(Job {
-                    model,
-                    inputs: input(name),
-                    queued_at,
-                    answer,
-                })
-                .unwrap();
-            answered
-        };
-        let first = run("wait");
-        until(|| model.runs.load(SeqCst) == 1).await;
-        let second = run("second");
-        drop(scheduler);
-        assert!(second.await.is_err());
-        open.send(()).unwrap();
-        assert!(first.await.unwrap().is_ok());
-    }
-}
+mod tests;

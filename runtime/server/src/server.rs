@@ -21,7 +21,6 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::callers::Callers;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
@@ -96,7 +95,11 @@ impl App {
             pooling: Pooling::Preferred,
             ..SandboxConfig::default()
         })?;
-        let scheduler = Scheduler::start(config.compute_threads, config.max_compute_queue)?;
+        let scheduler = Scheduler::start(
+            config.compute_threads,
+            config.max_compute_queue,
+            metrics.clone(),
+        )?;
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
         let residency = Residency::new(store, wasm, counts, config.max_loads)?;
@@ -107,14 +110,12 @@ impl App {
             config.max_instance_memory,
         )?;
         let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
-        let callers = Callers::new();
         let jobs = Jobs::open(
             &config,
             registry.clone(),
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
-            callers.clone(),
             metrics.clone(),
         )?;
         let gateway = Gateway::new(
@@ -122,7 +123,6 @@ impl App {
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
-            callers,
             shadow,
             metrics.clone(),
         );
@@ -157,9 +157,9 @@ impl App {
         }
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
-        self.metrics
-            .compute_queue
-            .set(self.scheduler.waiting() as f64);
+        let queues = &self.metrics.compute_queue;
+        queues.callers.set(self.scheduler.waiting() as f64);
+        queues.batch.set(self.scheduler.waiting_batch() as f64);
         self.jobs.observe();
     }
 }

@@ -69,8 +69,10 @@ pub async fn receive(
     let (warm, signature) = validate(app, &folder, &mut new).await?;
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
-    if let Some(question) = dry_run::question(&new, sample, &signature).await? {
-        let warm = Arc::new(warm);
+    let question = dry_run::question(&new, sample, &signature).await?;
+    let warm = Arc::new(warm);
+    dry_run::batching(&new, &warm, question.as_ref()).await?;
+    if let Some(question) = question {
         new.reference_latency_us = dry_run::dry_run(app, &new, &warm, &question).await?;
         new.deviation = dry_run::deviation(app, &folder, &new, &warm, question).await;
     }

@@ -24,7 +24,7 @@ use crate::problem::{Failure, Problem};
 use crate::protocol::{invoke, utf8, v2};
 use crate::residency::Residency;
 use crate::routing::Version;
-use crate::scheduler::{Scheduler, panic_text};
+use crate::scheduler::{Scheduler, Terms, panic_text};
 
 const JSON: &str = "application/json";
 
@@ -39,6 +39,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub struct Answerer {
     /// Who is asked.
     pub version: Arc<Version>,
+    /// On what its models are run.
+    pub terms: Arc<Terms>,
     /// What the job says of all its items.
     pub job: JobRecord,
     /// Loads the version.
@@ -137,6 +139,7 @@ impl Answerer {
             &self.version,
             &lease.warm,
             &self.scheduler,
+            &self.terms,
             question,
             limits,
             id,

@@ -14,7 +14,8 @@ use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
 use crate::residency::{Loaded, Place, Warm};
 use crate::routing::takes_raw;
-use crate::scheduler::Named;
+use crate::scheduler::trial::trial;
+use crate::scheduler::{Named, Terms, element};
 use crate::server::App;
 
 /// What the dry run asks: the manifest's sample, or zeros where a model alone
@@ -33,7 +34,8 @@ pub(super) async fn question(
     signature: &Signature,
 ) -> Result<Option<DryRun>, Failure> {
     let Some((sample, file)) = new.manifest.sample.as_ref().zip(file) else {
-        return Ok(new.component.is_none().then(|| zeros(signature)).flatten());
+        let made_up = || made_up(signature, 0);
+        return Ok(new.component.is_none().then(made_up).flatten());
     };
     let body = tokio::fs::read(file).await?;
     let wrong = |failure: Failure| refused("the sample".into(), failure.to_string());
@@ -52,9 +54,9 @@ pub(super) async fn question(
     }))
 }
 
-/// Zeros for every input; open sizes are 1. `None` where an input's elements
-/// have no zero, or its fixed sizes make it huge.
-fn zeros(signature: &Signature) -> Option<DryRun> {
+/// `value` all over in every input; open sizes are 1. `None` where an input's elements
+/// can't be that, or its fixed sizes make it huge.
+fn made_up(signature: &Signature, value: i64) -> Option<DryRun> {
     const MAX_BYTES: usize = 1 << 30;
     let sizes = |spec: &TensorSpec| -> Vec<usize> {
         let dims = spec.shape.iter().flatten();
@@ -69,10 +71,10 @@ fn zeros(signature: &Signature) -> Option<DryRun> {
     };
     let inputs = signature.inputs.iter().map(|spec| {
         let shape = sizes(spec);
-        let bytes = shape
-            .iter()
-            .try_fold(spec.dtype.size()?, |n, &d| n.checked_mul(d))?;
-        let tensor = (bytes <= MAX_BYTES).then(|| Tensor::new(spec.dtype, shape, vec![0; bytes]));
+        let element = element(spec.dtype, value)?;
+        let count = shape.iter().try_fold(1, |n: usize, &d| n.checked_mul(d))?;
+        let fits = count.checked_mul(element.len())? <= MAX_BYTES;
+        let tensor = fits.then(|| Tensor::new(spec.dtype, shape, element.repeat(count)));
         Some((spec.name.clone(), tensor?.ok()?))
     });
     let inputs = inputs.collect::<Option<_>>()?;
@@ -124,6 +126,30 @@ pub(super) async fn dry_run(
     Ok(Some(took.as_micros().try_into().unwrap_or(u64::MAX)))
 }
 
+/// Refuses models with `batching` whose calls can't share runs. A model alone is asked its sample;
+/// one whose questions nobody knows, ones: zeros would mask everything out.
+pub(super) async fn batching(
+    new: &NewVersion,
+    warm: &Arc<Warm>,
+    question: Option<&DryRun>,
+) -> Result<(), Failure> {
+    for (name, loaded) in &warm.models {
+        let section = new.manifest.models.get(name);
+        let Some(batching) = section.and_then(|section| section.batching.clone()) else {
+            continue;
+        };
+        let sample = question.filter(|_| warm.code.is_none() && new.manifest.sample.is_some());
+        let asked = match sample {
+            Some(sample) => sample.inputs.clone(),
+            None => made_up(&loaded.signature, 1).map_or(vec![], |ones| ones.inputs),
+        };
+        let model = loaded.model.clone();
+        let tried = blocking(move || Ok(trial(&*model, &batching, &asked))).await?;
+        tried.map_err(|reason| refused(format!("model `{name}`"), reason))?;
+    }
+    Ok(())
+}
+
 /// How far a model alone, of less precision than f32, is off on the manifest's sample. Null
 /// where there is nothing to measure, or it can't be measured.
 ///
@@ -150,8 +176,8 @@ pub(super) async fn deviation(
     };
     let off = async {
         let exact = load(app, folder, file, exact).await?;
-        let expected = answer(app, new, &exact, run.inputs.clone()).await?;
-        let found = answer(app, new, loaded, run.inputs).await?;
+        let expected = answer(app, new, name, &exact, run.inputs.clone()).await?;
+        let found = answer(app, new, name, loaded, run.inputs).await?;
         blocking(move || {
             let off = firebox_engine::deviations(&found, &expected);
             serde_json::to_value(off).map_err(|error| Failure::Internal(error.to_string()))
@@ -169,11 +195,15 @@ pub(super) async fn deviation(
 async fn answer(
     app: &App,
     new: &NewVersion,
+    name: &str,
     loaded: &Loaded,
     inputs: Named,
 ) -> Result<Named, Failure> {
     let limit = new.manifest.limits.deadline;
-    let run = app.scheduler.run(loaded.model.clone(), inputs);
+    let terms = Arc::new(Terms::of(&new.manifest.name, &new.manifest));
+    let run = app
+        .scheduler
+        .run(&terms, name, loaded.model.clone(), inputs);
     match tokio::time::timeout(limit, run).await {
         Ok(done) => Ok(done?.outputs),
         Err(_) => Err(Failure::Deadline { limit }),
@@ -187,16 +217,16 @@ async fn run_once(
     run: &DryRun,
 ) -> Result<(), Failure> {
     let limits = &new.manifest.limits;
+    let terms = Arc::new(Terms::of(&new.manifest.name, &new.manifest));
     let Some(code) = &warm.code else {
-        if let Some(model) = warm.models.values().next() {
-            app.scheduler
-                .run(model.model.clone(), run.inputs.clone())
-                .await?;
+        if let Some((name, model)) = warm.models.iter().next() {
+            let (model, inputs) = (model.model.clone(), run.inputs.clone());
+            app.scheduler.run(&terms, name, model, inputs).await?;
         }
         return Ok(());
     };
     let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
-    let models = CallModels::new(warm.clone(), app.scheduler.clone());
+    let models = CallModels::new(warm.clone(), app.scheduler.clone(), terms);
     let bounds = Limits {
         memory,
         deadline: limits.deadline,
