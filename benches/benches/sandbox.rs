@@ -75,14 +75,21 @@ fn sentence_embedding(runtime: &tokio::runtime::Runtime) -> Spread {
 fn tiny(runtime: &tokio::runtime::Runtime) {
     let wasm = guests::component_of(&guests::guest("probe"));
     let models = Recorded::load(&[]);
-    let function = runtime.block_on(Function::new(&wasm, &BTreeMap::new(), models, true));
+    let assets = BTreeMap::new();
+    let function = || Function::new(&wasm, &assets, models.clone(), true);
+    let (fresh, reused) = (
+        runtime.block_on(function()),
+        runtime.block_on(function()).reused(),
+    );
     let x = || ("x", Tensor::from_f32(vec![1, 2], &[1.0, 2.0]).unwrap());
     let mode = [("mode", "echo")];
-    let [echo] = in_turns(
+    let invoke = |function: &Function| drop(runtime.block_on(function.invoke(x(), &mode)));
+    let [fresh, reused] = in_turns(
         ROUNDS,
-        [2000],
-        [&mut || drop(runtime.block_on(function.invoke(x(), &mode)))],
+        [2000, 2000],
+        [&mut || invoke(&fresh), &mut || invoke(&reused)],
     );
     println!("a function that gives its input back");
-    println!("  one call, instance and all     {}", echo[ROUNDS / 2]);
+    println!("  one call, instance and all     {}", fresh[ROUNDS / 2]);
+    println!("  one call, instance reused      {}", reused[ROUNDS / 2]);
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Model, Options, Signature, Tensor};
 use firebox_sandbox::{
-    Assets, Component, Context, Limits, ModelError, Models, Network, Parameter, Request, Response,
-    Sandbox, SandboxConfig,
+    Assets, Component, Context, CpuMeter, Limits, ModelError, Models, Network, Parameter, Request,
+    Response, Sandbox, SandboxConfig,
 };
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -34,6 +34,7 @@ impl Function {
     ) -> Function {
         let config = SandboxConfig {
             snapshot,
+            idle: 1,
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(&config).expect("a sandbox can be made");
@@ -57,6 +58,8 @@ impl Function {
             models: models.clone(),
             assets,
             network: Network::default(),
+            reuse: false,
+            cpu: CpuMeter::default(),
         };
         Function {
             component,
@@ -66,6 +69,12 @@ impl Function {
             _files: files,
             _sandbox: sandbox,
         }
+    }
+
+    /// The same function, whose calls run in one instance after another's.
+    pub fn reused(mut self) -> Function {
+        self.context.reuse = true;
+        self
     }
 
     /// One call with one input, which must be answered.

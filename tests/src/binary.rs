@@ -80,9 +80,11 @@ pub fn output_within(mut command: Command, limit: Duration) -> Output {
 /// `firebox`, ready to be given arguments, without settings from the caller's environment.
 pub fn command() -> Command {
     let mut command = Command::new(firebox());
-    command
-        .env_remove("FIREBOX_SERVER")
-        .env_remove("FIREBOX_LOG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FIREBOX_") {
+            command.env_remove(&name);
+        }
+    }
     without_cargo_variables(&mut command);
     command
 }

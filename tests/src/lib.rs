@@ -16,7 +16,7 @@
 //! [`bundle`] and [`onnx`] write uploads by hand; [`guests`] has the real examples built by
 //! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
 //! the description that the server gives of itself; [`load`] sends many requests at a steady rate;
-//! [`jobs`] submits jobs and follows them.
+//! [`pressure`] calls more models than fit into memory; [`jobs`] submits jobs and follows them.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -35,6 +35,7 @@ pub mod guests;
 pub mod jobs;
 pub mod load;
 pub mod onnx;
+pub mod pressure;
 pub mod schema;
 pub mod server;
 

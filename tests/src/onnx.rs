@@ -59,6 +59,34 @@ pub fn running_sum() -> Vec<u8> {
     model(&node("CumSum", &["x", "axis"]), &[axis], &["batch", "n"])
 }
 
+/// `y = weights[x]`, element by element, the weights being `pattern` so many times: a model as large
+/// as wanted, with next to nothing to compute.
+pub fn lookup(pattern: &[f32], times: usize) -> Vec<u8> {
+    /// AttributeProto.type, whose number needs two bytes, is INT.
+    const TYPE_INT: [u8; 3] = [0xA0, 0x01, 2];
+    let attribute = [text(1, "to"), int(3, INT64), TYPE_INT.to_vec()].concat();
+    let cast = [
+        text(1, "x"),
+        text(2, "at"),
+        text(4, "Cast"),
+        part(5, &attribute),
+    ]
+    .concat();
+    let gather = [
+        text(1, "weights"),
+        text(1, "at"),
+        text(2, "y"),
+        text(4, "Gather"),
+    ]
+    .concat();
+    let raw: Vec<u8> = pattern.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let raw = raw.repeat(times);
+    let dims = int(1, (pattern.len() * times) as u64);
+    let constant = [dims, int(2, FLOAT), text(8, "weights"), part(9, &raw)].concat();
+    let vector = VECTOR.map(str::to_owned);
+    graph(&[cast, gather], &[constant], &vector, &vector)
+}
+
 /// A model whose one node, `strange`, is of an operator that ONNX doesn't have.
 pub fn unknown_operator() -> Vec<u8> {
     model(&node("FrobnicateTwice", &["x"]), &[], &VECTOR)

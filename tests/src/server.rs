@@ -173,6 +173,17 @@ impl Server {
         );
     }
 
+    /// Processor time that the process has used, in seconds: `utime` and `stime` of
+    /// `/proc/<pid>/stat`, in hundredths.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name of the process may hold anything, but ends with the last parenthesis.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        ticks as f64 / 100.0
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&self) -> bool {
         self.process.lock().unwrap().try_wait().unwrap().is_none()
@@ -274,6 +285,12 @@ impl Stopped {
     /// Starts the next server on the same data folder, with the same settings.
     pub async fn again(self) -> Server {
         Server::start_on(self.data, self.arguments, self.environment).await
+    }
+
+    /// The same with these further arguments to `firebox serve` instead of those that it had.
+    pub async fn again_with(self, arguments: &[&str]) -> Server {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Server::start_on(self.data, arguments, self.environment).await
     }
 
     /// The folder given as `--data`.

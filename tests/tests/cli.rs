@@ -69,12 +69,14 @@ fn help_tells_every_command_and_each_has_its_own() {
         "jobs",
         "functions",
         "versions",
+        "residency",
         "traffic",
         "label",
         "rollback",
         "download",
         "rollout",
         "shadow",
+        "cost",
         "devices",
         "demo",
     ];
@@ -90,6 +92,30 @@ fn help_tells_every_command_and_each_has_its_own() {
         version.trim(),
         format!("firebox {}", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn residency_tells_what_is_loaded_and_why() {
+    let server = Server::start().await;
+    let here = tempfile::tempdir().unwrap();
+    let firebox = |arguments: &[&str]| firebox(&server, here.path(), arguments);
+    let adder = Bundle::of_model(onnx::add_one());
+    server.deploy("adder", &adder).await;
+    assert!(firebox(&["residency"]).contains("nothing is loaded"));
+    server.invoke("adder", r#"{"x": [1]}"#).await.expect(200);
+    let overview = firebox(&["residency"]);
+    for word in ["models", " of ", "adder", "resident", "first request"] {
+        assert!(overview.contains(word), "{word} is not in:\n{overview}");
+    }
+    let one = firebox(&["residency", "adder", "1"]);
+    assert!(
+        one.contains("cold") && one.contains("first request"),
+        "{one}"
+    );
+    let json: Value = serde_json::from_str(&firebox(&["residency", "--json"])).unwrap();
+    assert_eq!(json["versions"][0]["function"], "adder");
+    let missing = against(&server, here.path(), &["residency", "adder"]);
+    assert_eq!(missing.status.code(), Some(WRONG_LINE));
 }
 
 #[test]

@@ -156,6 +156,68 @@ pub struct Retired {
     pub deleted: Vec<u32>,
 }
 
+/// `GET /v1/residency`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServerResidency {
+    /// Of weights.
+    pub model_memory: Budget,
+    /// Of mapped code.
+    pub code_memory: Budget,
+    /// The versions of which something is loaded.
+    pub versions: Vec<Residency>,
+}
+
+/// How much there may be, and how much there is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Budget {
+    /// At most.
+    pub limit_bytes: u64,
+    /// Now.
+    pub held_bytes: u64,
+}
+
+/// `GET /v1/functions/{f}/versions/{n}/residency`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Residency {
+    /// The function's name.
+    pub function: String,
+    /// The number.
+    pub version: u32,
+    /// `realtime`, `on-demand` or `batch`.
+    pub tier: String,
+    /// `cold`, `linked` or `resident`.
+    pub residency: String,
+    /// Whether it is being loaded.
+    pub loading: bool,
+    /// Whether requests use it.
+    pub in_use: bool,
+    /// Whether it is never dropped.
+    pub pinned: bool,
+    /// Of weights.
+    pub model_bytes: u64,
+    /// Of code.
+    pub code_bytes: u64,
+    /// RFC 3339.
+    pub since: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Newest first.
+    pub moves: Vec<ResidencyMove>,
+}
+
+/// A move of a version.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ResidencyMove {
+    /// RFC 3339.
+    pub time: String,
+    /// Where it was.
+    pub from: String,
+    /// Where it went.
+    pub to: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// `GET /v1/functions/{f}/rollouts`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Rollouts {

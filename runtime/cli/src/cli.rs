@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, demo, deploy, download, functions, invoke, jobs, labels, project, rollback,
-    rollout, serve, shadow, traffic, versions,
+    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project, residency,
+    rollback, rollout, serve, shadow, traffic, versions,
 };
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
@@ -71,6 +71,8 @@ enum Ask {
     Functions(functions::FunctionsArgs),
     /// List the versions of a function
     Versions(versions::VersionsArgs),
+    /// Show what is in memory, and why
+    Residency(residency::ResidencyArgs),
     /// Show or set which versions answer
     Traffic(traffic::TrafficArgs),
     /// Show or move the labels of versions
@@ -83,6 +85,8 @@ enum Ask {
     Rollout(rollout::RolloutArgs),
     /// Show how a version that gets copies of requests compares
     Shadow(shadow::ShadowArgs),
+    /// Show what versions have used, and what that costs
+    Cost(cost::CostArgs),
     /// Delete a version, or a function with all of them
     Delete(functions::DeleteArgs),
     /// List what models can run on
@@ -108,12 +112,14 @@ async fn ask(command: Ask, client: &Client) -> Result {
         Ask::Jobs(args) => jobs::jobs(args, client).await,
         Ask::Functions(args) => functions::functions(args, client).await,
         Ask::Versions(args) => versions::versions(args, client).await,
+        Ask::Residency(args) => residency::residency(args, client).await,
         Ask::Traffic(args) => traffic::traffic(args, client).await,
         Ask::Label(args) => labels::label(args, client).await,
         Ask::Rollback(args) => rollback::rollback(args, client).await,
         Ask::Download(args) => download::download(args, client).await,
         Ask::Rollout(args) => rollout::rollout(args, client).await,
         Ask::Shadow(args) => shadow::shadow(args, client).await,
+        Ask::Cost(args) => cost::cost(args, client).await,
         Ask::Delete(args) => functions::delete(args, client).await,
         Ask::Devices(args) => functions::devices(args, client).await,
     }

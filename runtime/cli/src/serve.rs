@@ -1,21 +1,25 @@
 //! `serve`: the server, in this process, until it is told to stop.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+mod settings;
 
-use clap::{Args, ValueEnum};
-use firebox_registry::ByteSize;
-use firebox_server::{Config, Server, ServerError};
+use std::path::PathBuf;
+
+use clap::Args;
+use firebox_server::config::{ConfigError, LogFormat, Sources};
+use firebox_server::{Server, ServerError};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::failure::{Context, Failure, Result, causes};
-use crate::output;
+use crate::failure::{Context, Exit, Failure, Result, causes};
+use crate::output::{self, Format};
+use settings::Flags;
 
 /// What precedes the address in the line that says where the server listens.
 pub const LISTENING: &str = "firebox listens on ";
+
+/// Where everything is kept, if nobody says otherwise.
+const DATA: &str = "firebox-data";
 
 /// `firebox serve`
 #[derive(Args, Debug)]
@@ -24,68 +28,43 @@ One line on standard output says where the server listens; the log goes to stand
 and SIGINT stop it: requests in flight are finished first. There is no authentication yet, so keep
 it on loopback or behind a proxy.
 
+Settings come from --config, over it from the environment (FIREBOX_ and the flag's name), over that
+from flags. docs/configuration.md tells them all.
+
 Examples:
   firebox serve --data /var/lib/firebox
   firebox serve --listen 127.0.0.1:0 --max-body 16MiB
+  firebox serve --config firebox-host.toml --print-config
   firebox serve --log firebox=debug --log-format json")]
 pub struct ServeArgs {
-    /// The folder that holds everything the server keeps; made where it is missing
-    #[arg(long, value_name = "DIR", default_value = "firebox-data")]
-    data: PathBuf,
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// The most bytes of a request's body
-    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
-    max_body: ByteSize,
-    /// The most bytes of an uploaded bundle
-    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
-    max_upload: ByteSize,
-    /// The most instances that run at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    instances: usize,
-    /// Threads that run models; as many as there are cores, if left out
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    threads: Option<usize>,
-    /// How long requests in flight may go on after the server was told to stop
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    grace: Duration,
-    /// What is logged: error, warn, info, debug or trace, also for each part (`firebox=debug,info`)
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "FIREBOX_LOG",
-        default_value = "info"
-    )]
-    log: String,
-    /// How the log is written
-    #[arg(long, value_enum, default_value_t)]
-    log_format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum LogFormat {
-    /// Lines for people
-    #[default]
-    Text,
-    /// One JSON object a line
-    Json,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    let number = text.parse::<usize>().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "expected a whole number from 1".to_owned())
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; expected something like 30s"))
+    /// A file of settings, firebox-host.toml for one
+    #[arg(long, value_name = "FILE", env = "FIREBOX_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print every setting with where its value is from, and end
+    #[arg(long)]
+    print_config: bool,
+    /// With --print-config: print JSON
+    #[arg(long, requires = "print_config")]
+    json: bool,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 /// `firebox serve`
 pub fn serve(args: ServeArgs) -> Result {
-    start_log(&args.log, args.log_format)?;
-    let config = config(&args)?;
+    let sources = sources(&args).map_err(|error| {
+        let told = Failure::new(causes(&error)).with_exit(Exit::Usage);
+        match error {
+            ConfigError::File { .. } => told.hint("--config takes the path of a file that exists"),
+            _ => told.hint("docs/configuration.md lists all settings; --print-config shows them"),
+        }
+    })?;
+    if args.print_config {
+        return output::print(&settings::shown(&sources, Format { json: args.json }));
+    }
+    let config = sources.config;
+    start_log(&config.log, config.log_format)?;
+    raise_file_limit(config.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -102,16 +81,41 @@ pub fn serve(args: ServeArgs) -> Result {
     })
 }
 
-fn config(args: &ServeArgs) -> Result<Config> {
-    let mut config = Config::new(&args.data);
-    config.listen = args.listen;
-    config.max_body = usize::try_from(args.max_body.0)
-        .map_err(|_| Failure::usage(format!("--max-body {} is more than memory", args.max_body)))?;
-    config.max_upload = args.max_upload.0;
-    config.max_instances = args.instances;
-    config.compute_threads = args.threads.unwrap_or(config.compute_threads);
-    config.grace = args.grace;
-    Ok(config)
+fn sources(args: &ServeArgs) -> Result<Sources, ConfigError> {
+    let mut sources = Sources::new(DATA);
+    if let Some(file) = &args.config {
+        sources.file(file)?;
+    }
+    sources.environment(|name| std::env::var_os(name))?;
+    sources.flags(args.flags.given())?;
+    Ok(sources)
+}
+
+/// Lets the process open as many files as the system allows it: each connection is one.
+fn raise_file_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// Code, models, records and the loop itself are files too.
+    const OTHERS: u64 = 512;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let raised = Rlimit {
+            current: maximum,
+            maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files can't be raised");
+        }
+    }
+    let allowed = getrlimit(Resource::Nofile).current;
+    let wanted = connections as u64 + OTHERS;
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < wanted) {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "fewer files can be open than connections may need; raise the limit (ulimit -n) or \
+             lower --max-connections"
+        );
+    }
 }
 
 fn start_log(filter: &str, format: LogFormat) -> Result {
@@ -174,16 +178,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_times_are_checked_at_the_border() {
-        assert_eq!(at_least_one("3"), Ok(3));
-        assert!(at_least_one("0").is_err() && at_least_one("-1").is_err());
-        assert_eq!(time("1m 30s"), Ok(Duration::from_secs(90)));
-        assert!(time("soon").unwrap_err().contains("30s"));
-    }
-
-    #[test]
     fn a_log_filter_that_is_none_is_a_wrong_command_line() {
         let failure = start_log("firebox=loud", LogFormat::Text).unwrap_err();
-        assert_eq!(failure.exit, crate::failure::Exit::Usage);
+        assert_eq!(failure.exit, Exit::Usage);
     }
 }

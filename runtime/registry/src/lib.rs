@@ -41,6 +41,7 @@ mod sizes;
 mod split;
 mod sticky;
 mod store;
+mod usage;
 
 pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
 pub use digest::{Digest, Digesting, InvalidDigest};
@@ -49,8 +50,8 @@ pub use job::{
     InvalidJobId, JobId, JobMove, JobProgress, JobProtocol, JobRecord, JobState, NewJob,
 };
 pub use manifest::{
-    Batching, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
-    Precision, Sample, Scaling, Tier,
+    Batching, Cache, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection,
+    Network, Precision, Sample, Scaling, Tier,
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;
@@ -62,3 +63,4 @@ pub use share::{BasisPoints, InvalidShare};
 pub use sizes::{ByteSize, InvalidSize};
 pub use split::Split;
 pub use sticky::{InvalidStickyKey, StickyKey};
+pub use usage::UsageRecord;

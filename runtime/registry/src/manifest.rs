@@ -2,6 +2,7 @@
 //! the values, and then the whole is checked for what no single value can tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::path::{Component, Path};
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub struct Manifest {
     /// When memory is given back.
     #[serde(default)]
     pub scaling: Scaling,
+    /// How answers are kept; absent where none are. Left out then, so that older builds read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
     /// The request of the dry run at upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
@@ -51,7 +55,11 @@ pub struct Manifest {
 }
 
 /// How versions are kept and scheduled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+///
+/// In the order of urgency.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
     /// Loaded before it takes traffic, and never dropped.
@@ -71,6 +79,14 @@ pub struct FunctionSection {
     /// out has it as [`FunctionSection::COMPONENT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<String>,
+    /// Whether an instance may answer one request after another, with what the earlier left in its
+    /// memory.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reuse: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl FunctionSection {
@@ -137,6 +153,23 @@ pub struct Limits {
     /// Wall clock of one request, waiting included.
     #[serde(with = "sizes::time")]
     pub deadline: Duration,
+    /// Processor time of the component in one request, without its models.
+    #[serde(with = "sizes::optional_time", skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Duration>,
+    /// Tensors that one instance holds at the host.
+    #[serde(skip_serializing_if = "is_usual_tensors")]
+    pub tensors: ByteSize,
+    /// Requests of the function that run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<NonZeroU32>,
+}
+
+/// Of one instance, unless the manifest says otherwise.
+const USUAL_TENSORS: ByteSize = ByteSize(256 << 20);
+
+// What is left out where it is the default can be read by older builds.
+fn is_usual_tensors(size: &ByteSize) -> bool {
+    *size == USUAL_TENSORS
 }
 
 impl Default for Limits {
@@ -144,6 +177,9 @@ impl Default for Limits {
         Limits {
             memory: ByteSize(256 << 20),
             deadline: Duration::from_secs(10),
+            cpu: None,
+            tensors: USUAL_TENSORS,
+            concurrency: None,
         }
     }
 }
@@ -161,6 +197,26 @@ impl Default for Scaling {
     fn default() -> Scaling {
         Scaling {
             keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// How long an answer is kept.
+    #[serde(with = "sizes::time")]
+    pub ttl: Duration,
+    /// Memory of a version's kept answers.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache {
+            ttl: Duration::from_secs(60),
+            max_bytes: ByteSize(16 << 20),
         }
     }
 }
@@ -271,7 +327,10 @@ impl Manifest {
     pub fn of_component(name: FunctionName) -> Manifest {
         let component = Some(FunctionSection::COMPONENT.to_owned());
         let mut manifest = Manifest::bare(name);
-        manifest.function = Some(FunctionSection { component });
+        manifest.function = Some(FunctionSection {
+            component,
+            reuse: false,
+        });
         manifest
     }
 
@@ -285,6 +344,7 @@ impl Manifest {
             assets: BTreeMap::new(),
             limits: Limits::default(),
             scaling: Scaling::default(),
+            cache: None,
             sample: None,
             network: Network::default(),
         }
@@ -328,10 +388,28 @@ impl Manifest {
             let problem = format!("is {memory}: it must be from 1MiB to 4GiB");
             return Err(value("limits.memory", problem));
         }
+        if self.limits.tensors > ByteSize(4 << 30) {
+            let problem = format!("is {}: it must be at most 4GiB", self.limits.tensors);
+            return Err(value("limits.tensors", problem));
+        }
+        if let Some(cache) = &self.cache
+            && !(ByteSize(1 << 10)..=ByteSize(64 << 30)).contains(&cache.max_bytes)
+        {
+            let problem = format!("is {}: it must be from 1KiB to 64GiB", cache.max_bytes);
+            return Err(value("cache.max_bytes", problem));
+        }
+        let ttl = self.cache.clone().unwrap_or_default().ttl;
         let times = [
+            ("cache.ttl", ttl, Duration::from_millis(1), DAY * 365),
             (
                 "limits.deadline",
                 self.limits.deadline,
+                Duration::from_millis(1),
+                DAY,
+            ),
+            (
+                "limits.cpu",
+                self.limits.cpu.unwrap_or(DAY),
                 Duration::from_millis(1),
                 DAY,
             ),
@@ -401,7 +479,7 @@ pub(crate) fn is_plain_path(path: &str) -> bool {
 }
 
 /// The keys below each section; `*` stands for any name.
-const KEYS: [(&str, &[&str]); 8] = [
+const KEYS: [(&str, &[&str]); 9] = [
     (
         "",
         &[
@@ -413,15 +491,20 @@ const KEYS: [(&str, &[&str]); 8] = [
             "assets",
             "limits",
             "scaling",
+            "cache",
             "sample",
             "network",
         ],
     ),
-    ("function", &["component"]),
+    ("function", &["component", "reuse"]),
     ("models.*", &["path", "device", "precision", "batching"]),
     ("models.*.batching", Batching::KEYS),
-    ("limits", &["memory", "deadline"]),
+    (
+        "limits",
+        &["memory", "deadline", "cpu", "tensors", "concurrency"],
+    ),
     ("scaling", &["keep_alive"]),
+    ("cache", &["ttl", "max_bytes"]),
     ("sample", &["body", "content_type"]),
     ("network", &["hosts"]),
 ];
@@ -506,6 +589,7 @@ description = "What kind of file some bytes are."
 tier = "realtime"
 [function]
 component = "function.wasm"
+reuse = true
 [models.magika]
 path = "models/magika.onnx"
 device = "cpu"
@@ -519,8 +603,14 @@ pad = { bytes = 256 }
 [limits]
 memory = "64MiB"
 deadline = "1500ms"
+cpu = "200ms"
+tensors = "16MiB"
+concurrency = 3
 [scaling]
 keep_alive = "0s"
+[cache]
+ttl = "5m"
+max_bytes = "1MiB"
 [sample]
 body = "samples/readme.md"
 [network]
@@ -535,6 +625,8 @@ hosts = ["example.com:8080"]
     fn a_full_manifest_survives_toml_and_json() {
         let manifest = Manifest::parse(FULL).unwrap();
         assert_eq!(manifest.limits.deadline, Duration::from_millis(1500));
+        assert_eq!(manifest.limits.cpu, Some(Duration::from_millis(200)));
+        assert_eq!(manifest.limits.concurrency, NonZeroU32::new(3));
         assert_eq!(manifest.models["magika"].precision, Precision::Int8);
         assert_eq!(
             manifest.sample.as_ref().unwrap().content_type,
@@ -555,10 +647,22 @@ hosts = ["example.com:8080"]
         assert_eq!(manifest.limits.memory, ByteSize(256 << 20));
         assert_eq!(manifest.limits.deadline, Duration::from_secs(10));
         assert_eq!(manifest.scaling.keep_alive, Duration::from_secs(60));
+        assert_eq!(
+            (manifest.limits.cpu, manifest.limits.concurrency),
+            (None, None)
+        );
+        assert_eq!(manifest.limits.tensors, ByteSize(256 << 20));
+        let text = manifest.to_toml().unwrap();
+        for key in ["cpu", "tensors", "concurrency", "reuse"] {
+            assert!(!text.contains(key), "older builds don't know {key}: {text}");
+        }
         assert_eq!(manifest.function.unwrap().component, None);
         let manifest = Manifest::parse("name = 'a'\n[models.m]\npath = 'm.onnx'").unwrap();
         assert_eq!(manifest.models["m"].precision, Precision::F32);
         assert!(!manifest.to_toml().unwrap().contains("precision"));
+        assert_eq!(manifest.cache, None);
+        let manifest = Manifest::parse("name = 'a'\n[function]\n[cache]").unwrap();
+        assert_eq!(manifest.cache, Some(Cache::default()));
     }
 
     #[test]
@@ -602,9 +706,23 @@ hosts = ["example.com:8080"]
                 "name = 'a'\n[function]\n[limits]\ndeadline = '0s'",
                 "limits.deadline",
             ),
+            ("name = 'a'\n[function]\n[limits]\ncpu = '0s'", "limits.cpu"),
+            (
+                "name = 'a'\n[function]\n[limits]\nconcurrency = 0",
+                "nonzero",
+            ),
+            (
+                "name = 'a'\n[function]\n[limits]\ntensors = '8GiB'",
+                "at most 4GiB",
+            ),
             (
                 "name = 'a'\n[function]\n[limits]\ndeadline = 'soon'",
                 "such as \"10s\"",
+            ),
+            ("name = 'a'\n[function]\n[cache]\nttl = '0s'", "cache.ttl"),
+            (
+                "name = 'a'\n[function]\n[cache]\nmax_bytes = '1B'",
+                "from 1KiB to 64GiB",
             ),
             (
                 "name = 'a'\n[function]\n[assets]\n'../a' = 'a'",

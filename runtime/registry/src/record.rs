@@ -57,6 +57,9 @@ pub struct VersionRecord {
     pub models: BTreeMap<String, StoredFile>,
     /// Files by the path that the guest sees.
     pub assets: BTreeMap<String, StoredFile>,
+    /// The body of the dry run; versions from before samples were kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<StoredFile>,
     /// What it takes and gives.
     pub signature: serde_json::Value,
     /// How long the dry run took.
@@ -73,7 +76,7 @@ impl VersionRecord {
     pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
         let code = self.component.iter().chain(&self.compiled);
         let data = self.models.values().chain(self.assets.values());
-        code.chain(data).chain(&self.bundle)
+        code.chain(data).chain(&self.sample).chain(&self.bundle)
     }
 }
 
@@ -167,6 +170,8 @@ pub struct NewVersion {
     pub models: BTreeMap<String, PathBuf>,
     /// Files by the path that the guest sees.
     pub assets: BTreeMap<String, PathBuf>,
+    /// The body of the dry run.
+    pub sample: Option<PathBuf>,
     /// See [`VersionRecord::signature`].
     pub signature: serde_json::Value,
     /// See [`VersionRecord::reference_latency_us`].
@@ -189,6 +194,7 @@ impl From<Unpacked> for NewVersion {
             compiled: None,
             models: unpacked.models,
             assets: unpacked.assets,
+            sample: unpacked.sample,
             signature: serde_json::Value::Null,
             reference_latency_us: None,
             deviation: serde_json::Value::Null,
@@ -216,17 +222,23 @@ pub(crate) fn encode<T: Serialize>(record: &T, what: &str) -> Result<Vec<u8>, Re
 /// Reads a record; `what` names it in errors.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, RegistryError> {
     let corrupt = |e| RegistryError::corrupt(what, e);
-    let envelope: Envelope<serde::de::IgnoredAny> =
-        serde_json::from_slice(bytes).map_err(corrupt)?;
-    if !(1..=SCHEMA).contains(&envelope.schema) {
+    let read = serde_json::from_slice::<Envelope<T>>(bytes);
+    let schema = match &read {
+        Ok(envelope) => envelope.schema,
+        // What a record of another schema holds may well not be readable.
+        Err(_) => {
+            let outer = serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(bytes);
+            outer.map_err(corrupt)?.schema
+        }
+    };
+    if !(1..=SCHEMA).contains(&schema) {
         return Err(RegistryError::UnknownSchema {
             what: what.to_owned(),
-            found: envelope.schema,
+            found: schema,
             known: SCHEMA,
         });
     }
-    let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(corrupt)?;
-    Ok(envelope.record)
+    Ok(read.map_err(corrupt)?.record)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod jobs;
 mod policies;
 mod retention;
 mod rollouts;
+mod usage;
 
 pub use policies::POLICIES_KEPT;
 pub use rollouts::ROLLOUTS_KEPT;
@@ -134,6 +135,11 @@ impl Registry {
             .as_deref()
             .map(|file| files.store(file))
             .transpose()?;
+        let sample = new
+            .sample
+            .as_deref()
+            .map(|file| files.store(file))
+            .transpose()?;
         let models = files.store_all(&new.models)?;
         let assets = files.store_all(&new.assets)?;
         let bundle = new
@@ -190,6 +196,7 @@ impl Registry {
             compiled,
             models,
             assets,
+            sample,
             signature: new.signature,
             reference_latency_us: new.reference_latency_us,
             deviation: new.deviation,
@@ -237,6 +244,27 @@ impl Registry {
             .functions()
             .filter(|record| !matches!(record, Ok(r) if r.deleted))
             .collect()
+    }
+
+    /// All functions in order of their names, each with its versions in order of their numbers:
+    /// what a server reads when it starts, in one pass.
+    pub fn everything(&self) -> impl Iterator<Item = Result<(FunctionRecord, Vec<VersionRecord>)>> {
+        let mut versions = self.records.versions(None).peekable();
+        let functions = self.records.functions();
+        let functions = functions.filter(|record| !matches!(record, Ok(r) if r.deleted));
+        functions.map(move |function| {
+            let function = function?;
+            let mut own = Vec::new();
+            let later =
+                |v: &Result<VersionRecord>| matches!(v, Ok(v) if v.function > function.name);
+            while let Some(version) = versions.next_if(|version| !later(version)) {
+                let version = version?;
+                if version.function == function.name {
+                    own.push(version);
+                }
+            }
+            Ok((function, own))
+        })
     }
 
     /// One function.

@@ -89,6 +89,24 @@ pub(crate) mod time {
     }
 }
 
+/// The same where there may be none.
+pub(crate) mod optional_time {
+    use serde::{Deserializer, Serializer};
+
+    use super::{Duration, time};
+
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => time::serialize(value, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        time::deserialize(from).map(Some)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,5 +1,6 @@
 //! The records in sled. What a function has is in four trees, written together in one transaction,
-//! and then flushed; jobs are in a fifth, each written by itself.
+//! and then flushed; jobs are in a fifth and what versions have used in a sixth, each written by
+//! itself.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use crate::record::{self, SCHEMA};
 use crate::{
     FunctionName, FunctionRecord, JobId, JobRecord, PolicyRecord, RegistryError, Revision,
-    RolloutRecord, VersionNumber, VersionRecord,
+    RolloutRecord, UsageRecord, VersionNumber, VersionRecord,
 };
 
 type Result<T> = std::result::Result<T, RegistryError>;
@@ -37,6 +38,9 @@ pub(crate) struct Records {
     rollouts: sled::Tree,
     /// The bytes of the id → [`JobRecord`].
     jobs: sled::Tree,
+    /// Function name, a zero byte, the version's number in big-endian order → [`UsageRecord`].
+    /// Written by itself: what a version has used is no part of what it is.
+    usage: sled::Tree,
 }
 
 /// One change to what a function has.
@@ -77,6 +81,7 @@ impl Records {
         let policies = db.open_tree("policies").map_err(of)?;
         let rollouts = db.open_tree("rollouts").map_err(of)?;
         let jobs = db.open_tree("jobs").map_err(of)?;
+        let usage = db.open_tree("usage").map_err(of)?;
         Ok(Records {
             dir: dir.to_owned(),
             db,
@@ -85,6 +90,7 @@ impl Records {
             policies,
             rollouts,
             jobs,
+            usage,
         })
     }
 
@@ -123,6 +129,24 @@ impl Records {
     ) -> impl Iterator<Item = Result<VersionRecord>> {
         let prefix = function.map(prefix).unwrap_or_default();
         self.all(&self.versions, &prefix, what_version)
+    }
+
+    /// The functions that have a rollout, in order; reads no record.
+    pub(crate) fn with_rollouts(&self) -> Result<Vec<FunctionName>> {
+        let mut names: Vec<FunctionName> = Vec::new();
+        for key in self.rollouts.iter().keys() {
+            let key = key.map_err(self.sled())?;
+            let name = key.split(|b| *b == 0).next().unwrap_or_default();
+            if names
+                .last()
+                .is_some_and(|last| last.as_str().as_bytes() == name)
+            {
+                continue;
+            }
+            let name = String::from_utf8_lossy(name).parse();
+            names.push(name.map_err(|error| RegistryError::corrupt(&what_rollout(&key), error))?);
+        }
+        Ok(names)
     }
 
     /// The numbers of a function's versions, in order; reads no record.
@@ -283,6 +307,43 @@ impl Records {
                 return Err(RegistryError::corrupt("a transaction", "it was aborted"));
             }
         }
+        for edit in edits {
+            // Numbers are never used twice, so that what a crash leaves here is never read.
+            if let Edit::RemoveVersion(number) = edit {
+                let removed = self.usage.remove(version_key(name, *number));
+                removed.map_err(self.sled())?;
+            }
+        }
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
+    }
+
+    /// What a version has used, as far as it was written.
+    pub(crate) fn usage(
+        &self,
+        function: &FunctionName,
+        number: VersionNumber,
+    ) -> Result<Option<UsageRecord>> {
+        self.one(&self.usage, &version_key(function, number), what_usage)
+    }
+
+    /// The same of all versions.
+    pub(crate) fn all_usage(&self) -> impl Iterator<Item = Result<UsageRecord>> {
+        self.all(&self.usage, &[], what_usage)
+    }
+
+    /// Writes what versions have used, all or nothing; those that are gone are passed over. On the
+    /// disk when this returns.
+    pub(crate) fn write_usage(&self, usage: &[UsageRecord]) -> Result<()> {
+        let mut batch = sled::Batch::default();
+        for record in usage {
+            let key = version_key(&record.function, record.version);
+            if self.versions.contains_key(&key).map_err(self.sled())? {
+                let bytes = record::encode(record, &what_usage(&key))?;
+                batch.insert(key, bytes);
+            }
+        }
+        self.usage.apply_batch(batch).map_err(self.sled())?;
         self.db.flush().map_err(self.sled())?;
         Ok(())
     }
@@ -364,6 +425,11 @@ fn what_function(name: &str) -> String {
 fn what_version(key: &[u8]) -> String {
     let number = number_in(key).map_or(0, VersionNumber::get);
     what("version", key, number.into())
+}
+
+fn what_usage(key: &[u8]) -> String {
+    let number = number_in(key).map_or(0, VersionNumber::get);
+    what("the usage of version", key, number.into())
 }
 
 fn what_policy(key: &[u8]) -> String {

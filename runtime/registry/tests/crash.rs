@@ -138,6 +138,7 @@ fn commit_forever(dir: &Path) -> ! {
             compiled: Some(file("compiled", 200_000)),
             models: BTreeMap::from([("net".to_owned(), file("model", 300_000))]),
             assets: BTreeMap::from([("words".to_owned(), file("words", 1_000))]),
+            sample: None,
             signature: serde_json::Value::Null,
             reference_latency_us: None,
             deviation: serde_json::Value::Null,

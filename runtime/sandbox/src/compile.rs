@@ -12,7 +12,7 @@ use crate::bindings::{Function, FunctionPre};
 use crate::component::Call;
 use crate::engine::Inner;
 use crate::state::{Grants, State};
-use crate::{Assets, CompileError, Network, Sandbox, convert};
+use crate::{Assets, CompileError, Limits, Network, Sandbox, convert};
 
 /// A component, compiled.
 #[derive(Clone, Debug)]
@@ -179,15 +179,18 @@ impl Inner {
 
     fn call(&self, assets: &Assets) -> Result<Call<'_>, CompileError> {
         let limits = self.config.compile;
+        let limits = Limits {
+            memory: limits.memory.min(self.config.memory),
+            ..limits
+        };
         let grants = Grants {
             id: "compile".into(),
-            memory: limits.memory.min(self.config.memory),
+            limits,
             assets: assets.clone(),
             network: Network::default(),
             models: None,
         };
-        Call::new(self, grants, limits.deadline)
-            .map_err(|error| CompileError::Host(error.to_string()))
+        Call::new(self, grants).map_err(|error| CompileError::Host(error.to_string()))
     }
 
     fn component(&self, wasm: &[u8]) -> Result<Component, CompileError> {

@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 use wasmtime::{PoolConcurrencyLimitError, Store, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use crate::bindings::FunctionPre;
+use crate::bindings::{Function, FunctionPre};
 use crate::engine::Inner;
+use crate::reuse::{Idle, Kept};
 use crate::state::{Grants, State};
-use crate::{Context, InvokeError, LinkError, Request, Response, Sandbox, Usage, convert};
+use crate::cpu::OutOfCpu;
+use crate::{
+    Context, CpuMeter, InvokeError, Limits, LinkError, Request, Response, Sandbox, Usage, convert,
+};
 
 /// A function's code in memory, ready to make instances. Cloning it is cheap.
 #[derive(Clone)]
@@ -20,6 +24,7 @@ pub struct Component {
     inner: Arc<Inner>,
     pre: FunctionPre<State>,
     snapshot: bool,
+    idle: Idle,
 }
 
 impl Sandbox {
@@ -65,13 +70,16 @@ impl Sandbox {
             inner: self.inner.clone(),
             pre,
             snapshot,
+            idle: Idle::new(self.inner.idle.clone()),
         })
     }
 }
 
 impl Component {
     /// Answers one request in an instance of its own, which is gone afterwards;
-    /// also when the returned future is dropped.
+    /// also when the returned future is dropped. With [`Context::reuse`] in one that has answered
+    /// before, if one is idle, and it is kept for a next call; but never one that was stopped, or
+    /// that was refused memory.
     ///
     /// # Errors
     /// See [`InvokeError`].
@@ -81,27 +89,18 @@ impl Component {
         context: Context,
     ) -> Result<Response, InvokeError> {
         let start = Instant::now();
-        let limits = context.limits;
-        let grants = Grants {
-            id: request.id.as_str().into(),
-            memory: limits.memory,
-            assets: context.assets,
-            network: context.network,
-            models: Some(context.models),
+        let reuse = context.reuse;
+        let (mut call, function) = match reuse.then(|| self.idle.take()).flatten() {
+            Some(Kept { store, function }) => {
+                let call = Call::again(&self.inner, store, &request.id, context);
+                (call, function)
+            }
+            None => self.instantiate(&request.id, context).await?,
         };
-        let mut call = Call::new(&self.inner, grants, limits.deadline)?;
-        let function = call
-            .run(async |store| self.pre.instantiate_async(store).await)
-            .await?;
-        if !self.snapshot {
-            call.run(async |store| function.call_init(store).await)
-                .await?;
-        }
         let request = convert::request(request);
         let answer = call
             .run(async |store| function.call_infer(store, &request).await)
             .await?;
-        let (outputs, parameters) = convert::response(answer.map_err(convert::guest_error)?)?;
         let state = call.store.data();
         let usage = Usage {
             total: start.elapsed(),
@@ -109,6 +108,11 @@ impl Component {
             compute: state.nn.waited,
             peak_memory: state.memory.peak(),
         };
+        if reuse && !state.memory.refused() {
+            let store = call.store;
+            self.idle.put(Kept { store, function });
+        }
+        let (outputs, parameters) = convert::response(answer.map_err(convert::guest_error)?)?;
         Ok(Response {
             outputs,
             parameters,
@@ -117,36 +121,86 @@ impl Component {
     }
 }
 
+impl Component {
+    /// A new instance, its `init` run.
+    async fn instantiate(
+        &self,
+        id: &str,
+        context: Context,
+    ) -> Result<(Call<'_>, Function), InvokeError> {
+        let grants = Grants {
+            id: id.into(),
+            limits: context.limits,
+            assets: context.assets,
+            network: context.network,
+            models: Some(context.models),
+        };
+        let mut call = Call::new(&self.inner, grants)?.metered(context.cpu);
+        let function = call
+            .run(async |store| self.pre.instantiate_async(store).await)
+            .await?;
+        if !self.snapshot {
+            call.run(async |store| function.call_init(store).await)
+                .await?;
+        }
+        Ok((call, function))
+    }
+}
+
 /// A store with the time that is left for it.
 pub(crate) struct Call<'a> {
     inner: &'a Inner,
     pub(crate) store: Store<State>,
-    limit: Duration,
+    limits: Limits,
     deadline: tokio::time::Instant,
-    memory: usize,
     /// Time on the thread.
     polled: Duration,
+    /// Processor time, and what was on the meter at the start.
+    cpu: CpuMeter,
+    cpu_before: Duration,
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(
-        inner: &'a Inner,
-        grants: Grants,
-        limit: Duration,
-    ) -> Result<Self, InvokeError> {
-        let deadline = tokio::time::Instant::now() + limit;
-        let memory = grants.memory;
+    pub(crate) fn new(inner: &'a Inner, grants: Grants) -> Result<Self, InvokeError> {
+        let limits = grants.limits;
         let store = inner
             .store(grants)
             .map_err(|error| InvokeError::Host(format!("{error:#}")))?;
-        Ok(Self {
+        Ok(Self::of(inner, store, limits))
+    }
+
+    /// The next call of an instance.
+    fn again(inner: &'a Inner, mut store: Store<State>, id: &str, context: Context) -> Self {
+        let Context {
+            limits,
+            models,
+            cpu,
+            ..
+        } = context;
+        store.data_mut().renew(&id.into(), models);
+        store.set_hostcall_fuel(limits.memory);
+        Self::of(inner, store, limits).metered(cpu)
+    }
+
+    /// What it spends is counted by `meter`.
+    fn metered(self, meter: CpuMeter) -> Self {
+        Self {
+            cpu_before: meter.get(),
+            cpu: meter,
+            ..self
+        }
+    }
+
+    fn of(inner: &'a Inner, store: Store<State>, limits: Limits) -> Self {
+        Self {
             inner,
             store,
-            limit,
-            deadline,
-            memory,
+            limits,
+            deadline: tokio::time::Instant::now() + limits.deadline,
             polled: Duration::ZERO,
-        })
+            cpu: CpuMeter::default(),
+            cpu_before: Duration::ZERO,
+        }
     }
 
     /// Runs one step in the guest and says what went wrong, if anything did.
@@ -154,11 +208,17 @@ impl<'a> Call<'a> {
         &mut self,
         step: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<T, InvokeError> {
+        let Limits { cpu, deadline, .. } = self.limits;
         let step = timed(step(&mut self.store), &mut self.polled);
+        let most = cpu.map(|limit| self.cpu_before + limit);
+        let step = self.cpu.count(most, step);
         match tokio::time::timeout_at(self.deadline, step).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.diagnose(&error)),
-            Err(_) => Err(InvokeError::Deadline { limit: self.limit }),
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(error))) => Err(self.diagnose(&error)),
+            Ok(Err(OutOfCpu)) => Err(InvokeError::Cpu {
+                limit: cpu.unwrap_or_default(),
+            }),
+            Err(_) => Err(InvokeError::Deadline { limit: deadline }),
         }
     }
 
@@ -170,7 +230,9 @@ impl<'a> Call<'a> {
             };
         }
         if state.memory.refused() {
-            return InvokeError::Memory { limit: self.memory };
+            return InvokeError::Memory {
+                limit: self.limits.memory,
+            };
         }
         let message = match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(code)) => format!("it called exit({code})"),

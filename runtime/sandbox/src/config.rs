@@ -10,6 +10,8 @@ pub struct SandboxConfig {
     /// Instances that can exist at the same time. One more is refused with
     /// [`InvokeError::Busy`](crate::InvokeError::Busy) while slots are pooled.
     pub instances: u32,
+    /// Instances that are kept between calls, of these, at most.
+    pub idle: u32,
     /// The largest [`Limits::memory`] that a request can be given, in bytes.
     /// Address space is set aside for it, memory is not.
     pub memory: usize,
@@ -18,8 +20,6 @@ pub struct SandboxConfig {
     /// Bytes of a slot's memory that stay mapped when it is freed. Resetting
     /// these copies them, so more is not faster; measure before raising it.
     pub keep_resident: usize,
-    /// Bytes of tensors that one instance can hold at the host, in wasi:nn.
-    pub tensors: usize,
     /// Bytes of standard output and error, each, that one instance can write to the log.
     pub output: usize,
     /// How long a guest computes before it lets other tasks of its thread run.
@@ -38,13 +38,14 @@ impl Default for SandboxConfig {
             memory: 1024 * MIB,
             pooling: Pooling::Preferred,
             keep_resident: 0,
-            tensors: 256 * MIB,
+            idle: 0,
             output: 64 << 10,
             tick: Duration::from_millis(5),
             snapshot: true,
             compile: Limits {
                 memory: 512 * MIB,
                 deadline: Duration::from_secs(60),
+                ..Limits::default()
             },
         }
     }
@@ -69,6 +70,11 @@ pub struct Limits {
     pub memory: usize,
     /// Wall-clock time from the call to the answer, waiting for models included.
     pub deadline: Duration,
+    /// Processor time of the instance, without its models; none is no limit. Looked at at each
+    /// [tick](SandboxConfig::tick).
+    pub cpu: Option<Duration>,
+    /// Bytes of tensors that the instance can hold at the host, in wasi:nn.
+    pub tensors: usize,
 }
 
 impl Default for Limits {
@@ -76,6 +82,8 @@ impl Default for Limits {
         Self {
             memory: 256 * MIB,
             deadline: Duration::from_secs(10),
+            cpu: None,
+            tensors: 256 * MIB,
         }
     }
 }

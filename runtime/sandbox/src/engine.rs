@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) config: SandboxConfig,
+    /// Room for instances that are kept between calls.
+    pub(crate) idle: Arc<Semaphore>,
     _clock: Clock,
 }
 
@@ -59,6 +62,7 @@ impl Sandbox {
             inner: Arc::new(Inner {
                 engine,
                 linker,
+                idle: Arc::new(Semaphore::new(config.idle as usize)),
                 config: config.clone(),
                 _clock: clock,
             }),
@@ -105,7 +109,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 impl Inner {
     /// A store for one instance: capped, and yielding at each epoch.
     pub(crate) fn store(&self, grants: Grants) -> wasmtime::Result<Store<State>> {
-        let copied = grants.memory;
+        let copied = grants.limits.memory;
         let mut store = Store::new(&self.engine, State::new(grants, &self.config)?);
         store.limiter(|state| &mut state.memory);
         // What a guest returns is copied to the host; it can't be larger than

@@ -133,6 +133,12 @@ pub enum InvokeError {
         /// The time it had.
         limit: Duration,
     },
+    /// It used its processor time up.
+    #[error("the function needs more than its {limit:?} of processor time")]
+    Cpu {
+        /// The time it had.
+        limit: Duration,
+    },
     /// It asked for more memory than it is allowed, and did not get over it.
     #[error("the function needs more than its {} MiB of memory", limit >> 20)]
     Memory {

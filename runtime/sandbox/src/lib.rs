@@ -8,7 +8,7 @@
 //! 2. [`Sandbox::link`] (`component.rs`) maps the compiled code from a file and
 //!    resolves its imports.
 //! 3. [`Component::invoke`] (`component.rs`) makes an instance, calls `infer`,
-//!    and drops the instance.
+//!    and drops the instance, or keeps it for a next call (`reuse.rs`).
 //!
 //! What an instance can reach is its store's data (`state.rs`): WASI 0.2
 //! without files but the assets, without sockets, and with captured output
@@ -19,7 +19,9 @@
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
 //! use firebox_engine::Tensor;
-//! use firebox_sandbox::{Assets, Context, Limits, Models, Network, Request, Sandbox, SandboxConfig};
+//! use firebox_sandbox::{
+//!     Assets, Context, CpuMeter, Limits, Models, Network, Request, Sandbox, SandboxConfig,
+//! };
 //!
 //! # async fn show(models: Arc<dyn Models>) -> Result<(), Box<dyn std::error::Error>> {
 //! let sandbox = Sandbox::new(&SandboxConfig::default())?;
@@ -42,6 +44,8 @@
 //!     models,
 //!     assets: Assets::none(),
 //!     network: Network::default(),
+//!     reuse: false,
+//!     cpu: CpuMeter::default(),
 //! };
 //! let response = component.invoke(request, context).await?;
 //! println!("{} outputs in {:?}", response.outputs.len(), response.usage.total);
@@ -56,6 +60,7 @@ mod compile;
 mod component;
 mod config;
 mod convert;
+mod cpu;
 mod engine;
 mod epoch;
 mod error;
@@ -64,6 +69,7 @@ mod models;
 mod network;
 mod nn;
 mod output;
+mod reuse;
 mod state;
 
 pub use assets::Assets;
@@ -71,6 +77,7 @@ pub use call::{Context, Parameter, Request, Response, Usage};
 pub use compile::Compiled;
 pub use component::Component;
 pub use config::{Limits, Pooling, SandboxConfig};
+pub use cpu::{CpuMeter, thread_cpu_time};
 pub use engine::Sandbox;
 pub use error::{CompileError, ErrorCode, GuestError, InvokeError, LinkError, SandboxError};
 pub use models::{ModelError, Models};

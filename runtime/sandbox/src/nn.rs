@@ -21,6 +21,10 @@ use crate::{ModelError, Models};
 /// What a tensor costs beside its bytes.
 const TENSOR_OVERHEAD: usize = 256;
 
+/// Bytes of an error's text that are kept: guests choose names that stand in it, and can hold
+/// many errors.
+const LONGEST_ERROR: usize = 2 << 10;
+
 /// The wasi:nn part of an instance's state.
 pub(crate) struct Nn {
     models: Option<Arc<dyn Models>>,
@@ -43,6 +47,13 @@ impl Nn {
             waited,
             polled,
         }
+    }
+
+    /// The models of the next call, and its figures from zero. Tensors that the guest kept still
+    /// count.
+    pub(crate) fn renew(&mut self, models: Arc<dyn Models>) {
+        self.models = Some(models);
+        (self.waited, self.polled) = Default::default();
     }
 
     fn models(&self) -> Result<Arc<dyn Models>, Error> {
@@ -110,11 +121,31 @@ pub struct ExecutionContext {
     signature: Arc<Signature>,
 }
 
+impl HostTensor {
+    /// Bytes that it counts for: its sizes are the guest's choice too.
+    fn bytes(dimensions: &[u32], data: usize) -> usize {
+        data.saturating_add(size_of_val(dimensions))
+    }
+}
+
 /// What a guest is told.
 #[derive(Clone, Debug)]
 pub struct Error {
     code: errors::ErrorCode,
     data: String,
+}
+
+impl Error {
+    /// With a text that is not too long to be kept.
+    fn clipped(mut self) -> Self {
+        let end = self.data.floor_char_boundary(LONGEST_ERROR);
+        if end < self.data.len() {
+            self.data.truncate(end);
+            self.data.push('…');
+            self.data.shrink_to_fit();
+        }
+        self
+    }
 }
 
 impl From<ModelError> for Error {
@@ -139,7 +170,7 @@ impl State {
     fn answer<T: Send + 'static>(&mut self, result: Result<T, Error>) -> Answer<Resource<T>> {
         Ok(match result {
             Ok(value) => Ok(self.table.push(value)?),
-            Err(error) => Err(self.table.push(error)?),
+            Err(error) => Err(self.table.push(error.clipped())?),
         })
     }
 
@@ -147,7 +178,8 @@ impl State {
     fn take_tensor(&mut self, tensor: Resource<HostTensor>) -> wasmtime::Result<HostTensor> {
         let tensor = self.table.delete(tensor)?;
         if let Ok(data) = &tensor.data {
-            self.nn.give_back(data.len());
+            let bytes = HostTensor::bytes(&tensor.dimensions, data.len());
+            self.nn.give_back(bytes);
         }
         Ok(tensor)
     }
@@ -162,7 +194,13 @@ impl tensor::HostTensor for State {
         ty: tensor::TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<HostTensor>> {
-        let data = self.nn.take(data.len()).map(|()| Bytes::from(data));
+        let bytes = HostTensor::bytes(&dimensions, data.len());
+        let taken = self.nn.take(bytes);
+        let dimensions = match &taken {
+            Ok(()) => dimensions,
+            Err(_) => Vec::new(),
+        };
+        let data = taken.map(|()| Bytes::from(data));
         Ok(self.table.push(HostTensor {
             dimensions,
             ty,
@@ -253,7 +291,7 @@ impl inference::HostGraphExecutionContext for State {
             given.push((input, self.take_tensor(tensor)?));
         }
         match self.run(&name, &signature, given).await {
-            Err(error) => Ok(Err(self.table.push(error)?)),
+            Err(error) => Ok(Err(self.table.push(error.clipped())?)),
             Ok(outputs) => {
                 let mut answer = Vec::with_capacity(outputs.len());
                 for (output, tensor) in outputs {
@@ -308,7 +346,8 @@ impl State {
 
         let mut answer = Vec::with_capacity(outputs.len());
         for (output, tensor) in outputs {
-            self.nn.take(tensor.data().len())?;
+            let sizes = tensor.shape().len().saturating_mul(size_of::<u32>());
+            self.nn.take(tensor.data().len().saturating_add(sizes))?;
             let tensor = to_guest(name, &output, tensor)?;
             answer.push((output, tensor));
         }

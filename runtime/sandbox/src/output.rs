@@ -48,6 +48,17 @@ impl Output {
         }
     }
 
+    /// Ends what was written for one request; what comes now is for another.
+    pub(crate) fn renew(&self, request: Arc<str>, cap: usize) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if !log.line.is_empty() {
+            log.flush();
+        }
+        log.tail.clear();
+        log.request = request;
+        log.left = cap;
+    }
+
     /// The last bytes written, as text, from the start of a line where possible.
     pub(crate) fn tail(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::limits::MemoryCap;
 use crate::nn::Nn;
 use crate::output::Output;
-use crate::{Assets, Models, Network, SandboxConfig};
+use crate::{Assets, Limits, Models, Network, SandboxConfig};
 
 /// Resources of all kinds (tensors, streams, headers) that one instance can hold at the host.
 const RESOURCES: usize = 10_000;
@@ -18,7 +18,9 @@ pub(crate) struct State {
     pub(crate) memory: MemoryCap,
     pub(crate) nn: Nn,
     pub(crate) table: ResourceTable,
+    stdout: Output,
     stderr: Output,
+    output: usize,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     network: Network,
@@ -28,8 +30,7 @@ pub(crate) struct State {
 pub(crate) struct Grants {
     /// The id that its log lines bear.
     pub(crate) id: Arc<str>,
-    /// Bytes of linear memory.
-    pub(crate) memory: usize,
+    pub(crate) limits: Limits,
     pub(crate) assets: Assets,
     pub(crate) network: Network,
     /// None while a component is compiled.
@@ -40,8 +41,9 @@ impl State {
     /// Fails where the assets' directory can't be opened.
     pub(crate) fn new(grants: Grants, config: &SandboxConfig) -> wasmtime::Result<Self> {
         let stderr = Output::new(grants.id.clone(), "stderr", config.output);
+        let stdout = Output::new(grants.id, "stdout", config.output);
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(Output::new(grants.id, "stdout", config.output))
+        wasi.stdout(stdout.clone())
             .stderr(stderr.clone())
             .allow_tcp(false)
             .allow_udp(false)
@@ -52,14 +54,24 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         Ok(Self {
-            memory: MemoryCap::new(grants.memory),
-            nn: Nn::new(grants.models, config.tensors),
+            memory: MemoryCap::new(grants.limits.memory),
+            nn: Nn::new(grants.models, grants.limits.tensors),
             table,
+            stdout,
             stderr,
+            output: config.output,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             network: grants.network,
         })
+    }
+
+    /// Readies the state of an instance that has answered before for its next call: another id for
+    /// its log lines, other models, figures from zero. What the guest holds stays.
+    pub(crate) fn renew(&mut self, id: &Arc<str>, models: Arc<dyn Models>) {
+        self.stdout.renew(id.clone(), self.output);
+        self.stderr.renew(id.clone(), self.output);
+        self.nn.renew(models);
     }
 
     /// What the guest wrote to standard error last.

@@ -120,6 +120,7 @@ mod tests {
             compiled: None,
             models: BTreeMap::from([("model".into(), model)]),
             assets: BTreeMap::new(),
+            sample: None,
             signature: Value::Null,
             reference_latency_us: None,
             deviation: serde_json::Value::Null,

@@ -1,4 +1,4 @@
-//! The way of a request behind its protocol: resolve ▸ admit ▸ run ▸ record.
+//! The way of a request behind its protocol: resolve ▸ admit ▸ kept answer, or run ▸ record.
 //!
 //! [`Gateway::open`] resolves the version and lets the request in; the protocol
 //! then reads and decodes the body, calls [`Gateway::run`], encodes the answer,
@@ -19,11 +19,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::admission::{Admission, Place};
+use crate::admission::{Admission, Claim, Place};
+use crate::cache::{Directives, ResponseCache, Served};
+use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
+use crate::cost::{Meter, Prices};
 use crate::metrics::{Clock, Metrics, Spent};
-use crate::problem::Failure;
-use crate::residency::{Code, Lease, Loaded, Residency, Warm};
+use crate::problem::{Failure, Shed};
+use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
 use crate::rollout::window::Outcome;
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
@@ -31,6 +34,7 @@ use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
 const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
+const COST: HeaderName = HeaderName::from_static("x-firebox-cost");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a function is asked.
@@ -45,7 +49,7 @@ pub struct Question {
 }
 
 /// What it answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// Named tensors.
     pub outputs: Named,
@@ -59,9 +63,41 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
+    callers: Callers,
+    cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
-    max_memory: usize,
+    prices: Arc<Prices>,
+    caps: Caps,
+}
+
+/// The most that an instance is given, whatever its manifest says.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    memory: usize,
+    tensors: usize,
+}
+
+impl Caps {
+    /// As they are set up.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            memory: config.max_instance_memory,
+            tensors: config.max_instance_tensors,
+        }
+    }
+
+    /// What an instance of this manifest is given, with this much time left.
+    pub fn limits(self, manifest: &firebox_registry::Limits, deadline: Duration) -> Limits {
+        let bytes =
+            |size: firebox_registry::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        Limits {
+            memory: bytes(manifest.memory).min(self.memory),
+            tensors: bytes(manifest.tensors).min(self.tensors),
+            cpu: manifest.cpu,
+            deadline,
+        }
+    }
 }
 
 /// One request that was let in.
@@ -73,12 +109,19 @@ pub struct Call {
     started: Instant,
     limit: Duration,
     place: Place,
+    _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
+    meter: Meter,
+    /// Given where the caller wants to know what the call costs.
+    prices: Option<Arc<Prices>>,
     recorded: bool,
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
     by_policy: bool,
+    /// What its caller asks of the cache, and what came of it.
+    directives: Directives,
+    served: OnceLock<Served>,
     /// Who is asked as well, the way there, and what.
     shadow: Option<(Arc<Version>, Shadow)>,
     copied: OnceLock<(Question, Named)>,
@@ -137,20 +180,25 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        callers: Callers,
+        cache: ResponseCache,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
-        let (instances, queued) = (config.max_instances, config.max_queued);
-        let admission = Admission::new(instances, queued, config.max_queue_wait);
-        let max_memory = config.max_instance_memory;
+        let admission = Admission::new(config, &metrics);
+        let caps = Caps::new(config);
+        let prices = Arc::new(config.prices.clone());
         Self {
             routing,
             residency,
             scheduler,
             admission,
+            callers,
+            cache,
             shadow,
             metrics,
-            max_memory,
+            prices,
+            caps,
         }
     }
 
@@ -172,10 +220,18 @@ impl Gateway {
             let versions = route.versions.values();
             let limit = versions.map(|v| v.record.manifest.limits.deadline).max();
             let limit = limit.unwrap_or_default();
+            let limit = timeout.map_or(limit, |timeout| timeout.min(limit));
+            let started = Instant::now();
+            let claim = Claim {
+                function: name.clone(),
+                tier: route.most_urgent_tier(),
+                concurrency: None,
+                deadline: started + limit,
+            };
             return Ok(Opened::Early(Early {
-                started: Instant::now(),
-                limit: timeout.map_or(limit, |timeout| timeout.min(limit)),
-                place: self.admission.enter()?,
+                started,
+                limit,
+                place: self.admission.enter(&claim)?,
             }));
         }
         let id = Uuid::now_v7();
@@ -191,12 +247,15 @@ impl Gateway {
             false => None,
         };
         let shadow = shadow.map(|version| (version, self.shadow.clone()));
-        let (started, place) = match early {
-            Some(early) => (early.started, early.place),
-            None => (Instant::now(), self.admission.enter()?),
-        };
         let deadline = version.record.manifest.limits.deadline;
         let limit = timeout.map_or(deadline, |timeout| timeout.min(deadline));
+        let started = early
+            .as_ref()
+            .map_or_else(Instant::now, |early| early.started);
+        let place = match early {
+            Some(early) => early.place,
+            None => self.admission.enter(&claim_of(&version, started + limit))?,
+        };
         self.metrics.in_flight.increment(1.0);
         let (metrics, clocks) = (self.metrics.clone(), Clocks::default());
         Ok(Opened::Call(Call {
@@ -205,29 +264,51 @@ impl Gateway {
             started,
             limit,
             place,
+            _inside: self.callers.enter(),
             metrics,
             clocks,
+            meter: Meter::default(),
+            prices: asker.headers.get(COST).map(|_| self.prices.clone()),
             recorded: false,
             by_policy,
+            directives: Directives::of(asker.headers),
+            served: OnceLock::new(),
             shadow,
             copied: OnceLock::new(),
         }))
     }
 
-    /// Answers one call: loads the version if need be, waits for an instance, runs.
+    /// Answers one call: by what is kept, where the version keeps answers; else it is computed.
     pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         call.version.check(&question.inputs)?;
+        let Some(key) = ResponseCache::key(&call.version, &question) else {
+            return self.compute(call, question).await;
+        };
+        let computed = self.compute(call, question);
+        let answer = self.cache.answer(key, &call.directives, computed).await;
+        let (answer, served) = answer?;
+        let _ = call.served.set(served);
+        Ok(answer)
+    }
+
+    /// Loads the version if need be, waits for an instance, runs.
+    async fn compute(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         let lease = match self.residency.resident(&call.version) {
             Some(lease) => lease,
             None => {
                 let asked = Instant::now();
-                let lease = self.residency.warm(&call.version).await?;
+                let (version, patience) = (&call.version, call.remaining());
+                let loading = self
+                    .residency
+                    .warm_within(version, patience, Cause::Request);
+                let lease = loading.await?;
                 call.clocks.cold.add(asked.elapsed());
                 lease
             }
         };
         let asked = Instant::now();
-        let _permit = self.admission.permit(&call.place).await?;
+        let claim = claim_of(&call.version, call.started + call.limit);
+        let _permit = self.admission.permit(&call.place, &claim).await?;
         call.clocks.queue.add(asked.elapsed());
         // Tensors share their bytes: a copy costs next to nothing.
         let copy = call.shadow.as_ref().map(|_| question.clone());
@@ -263,6 +344,7 @@ impl Gateway {
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
+        call.meter.computed(&computed);
         Ok(Answer {
             outputs: computed.outputs,
             parameters: vec![],
@@ -278,18 +360,19 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         let terms = call.version.terms.clone();
         let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
-        let models = Arc::new(models);
-        let limits = &call.version.record.manifest.limits;
-        let limits = Limits {
-            memory: self.max_memory.min(limits.memory.0 as usize),
-            deadline: call.remaining(),
-        };
+        let models = Arc::new(models.metered(&call.meter));
+        let manifest = &call.version.record.manifest;
+        let limits = self.caps.limits(&manifest.limits, call.remaining());
+        let reuse = manifest
+            .function
+            .as_ref()
+            .is_some_and(|function| function.reuse);
         let request = Request {
             id: question.id.unwrap_or_else(|| call.id.to_string()),
             inputs: question.inputs,
             parameters: question.parameters,
         };
-        let result = models.clone().invoke(code, limits, request).await;
+        let result = models.clone().invoke(code, limits, reuse, request).await;
         call.clocks.queue.add(models.queued.get());
         call.clocks.compute.add(models.computed.get());
         match result {
@@ -324,23 +407,36 @@ impl Call {
             .metrics(&self.metrics)
             .record(Some(response.status()), &spent);
         self.recorded = true;
-        if let Some(outcome) = outcome(response.status()) {
+        if response.extensions().get::<Shed>().is_none()
+            && let Some(outcome) = outcome(response.status())
+        {
             self.observe(outcome, &spent);
         }
+        let succeeded = response.status().is_success();
+        self.version.account.charge(&self.meter, succeeded);
+        let served = self.served.get().copied();
         let headers = response.headers_mut();
+        if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
+            served.tell(cache, &self.directives, headers);
+        }
+        if let Some(cost) = self.prices.as_deref().map(|prices| self.meter.cost(prices))
+            && let Ok(cost) = HeaderValue::from_str(&cost)
+        {
+            headers.insert(COST, cost);
+        }
         headers.insert(VERSION, self.version.record.number.get().into());
         let mut buffer = Uuid::encode_buffer();
         let id = self.id.hyphenated().encode_lower(&mut buffer);
         for (name, text) in [
             (PREDICTION_ID, &*id),
-            (SERVER_TIMING, &server_timing(&spent)),
+            (SERVER_TIMING, &server_timing(&spent, &self.meter, served)),
         ] {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         }
         match (self.shadow.take(), self.copied.take()) {
-            (Some((shadow, way)), Some((question, outputs))) if response.status().is_success() => {
+            (Some((shadow, way)), Some((question, outputs))) if succeeded => {
                 let copied = Copied {
                     primary: self.version.clone(),
                     shadow,
@@ -354,9 +450,12 @@ impl Call {
         }
     }
 
-    /// Tells whoever watches the version how the call went.
+    /// Tells whoever watches the version how the call went. An answer that was kept tells nothing:
+    /// it is as quick as the cache and never fails, so a version would look the better the more its
+    /// callers repeat themselves, and a new one, whose cache is empty, the worse.
     fn observe(&self, outcome: Outcome, spent: &Spent) {
-        if self.by_policy {
+        let kept = matches!(self.served.get(), Some(Served::Hit { .. }));
+        if self.by_policy && !kept {
             let now = self.started + spent.total;
             self.version.observe(now, outcome, spent.total);
         }
@@ -402,8 +501,21 @@ impl Drop for Call {
         if !self.recorded {
             let spent = self.spent();
             self.version.metrics(&self.metrics).record(None, &spent);
+            self.version.account.charge(&self.meter, false);
             self.observe(Outcome::Cancelled, &spent);
         }
+    }
+}
+
+/// How a call of a version asks to be let in.
+fn claim_of(version: &Version, deadline: Instant) -> Claim {
+    let manifest = &version.record.manifest;
+    let concurrency = manifest.limits.concurrency;
+    Claim {
+        function: version.record.function.clone(),
+        tier: manifest.tier,
+        concurrency: concurrency.map(|most| most.get() as usize),
+        deadline,
     }
 }
 
@@ -418,39 +530,46 @@ fn outcome(status: StatusCode) -> Option<Outcome> {
 }
 
 /// Milliseconds, as the Server Timing specification has them.
-fn server_timing(spent: &Spent) -> String {
+fn server_timing(spent: &Spent, meter: &Meter, served: Option<Served>) -> String {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let cache = served.map_or(String::new(), |served| {
+        format!("cache;desc={}, ", served.name())
+    });
     format!(
-        "queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}",
+        "{cache}queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}, cpu;dur={:.3}",
         ms(spent.queue),
         ms(spent.cold),
         ms(spent.guest),
-        ms(spent.compute)
+        ms(spent.compute),
+        ms(meter.cpu())
     )
 }
 
 /// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
-/// answer, and no place is taken. Its models run on `terms`; `id` names the answer in logs.
+/// answer, and no place is taken. `id` names the answer in logs.
 pub async fn ask(
     version: &Version,
+    terms: &Arc<Terms>,
     warm: &Arc<Warm>,
     scheduler: &Arc<Scheduler>,
-    terms: &Arc<Terms>,
     question: Question,
     limits: Limits,
     id: Uuid,
 ) -> Result<Answer, Failure> {
     version.check(&question.inputs)?;
     if let Some(code) = &warm.code {
+        // What it uses is its version's cost, as that of any call.
+        let meter = version.account.meter();
         let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
-        let models = Arc::new(models);
+        let models = models.metered(&meter);
         let deadline = limits.deadline;
         let request = Request {
             id: question.id.unwrap_or_else(|| id.to_string()),
             inputs: question.inputs,
             parameters: question.parameters,
         };
-        let response = models.invoke(code, limits, request).await;
+        // It must not change what the version's callers find in an instance that is kept.
+        let response = Arc::new(models).invoke(code, limits, false, request).await;
         let response = response.map_err(|error| {
             tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
             invoke_failure(error, deadline)
@@ -461,12 +580,11 @@ pub async fn ask(
         });
     }
     let model = warm.models.iter().next();
-    let (name, model) =
-        model.ok_or_else(|| Failure::Internal("the version has no model".into()))?;
+    let missing = || Failure::Internal("the version has no model".into());
+    let (name, model) = model.ok_or_else(missing)?;
     let run = scheduler.run(terms, name, model.model.clone(), question.inputs);
-    let computed = run.await?;
     Ok(Answer {
-        outputs: computed.outputs,
+        outputs: run.await?.outputs,
         parameters: vec![],
     })
 }
@@ -481,6 +599,7 @@ pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
         },
         InvokeError::Deadline { .. } => Failure::Deadline { limit },
         InvokeError::Memory { limit } => Failure::Memory { limit },
+        InvokeError::Cpu { limit } => Failure::Cpu { limit },
         InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
         InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
         InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
@@ -505,6 +624,7 @@ pub struct CallModels {
     terms: Arc<Terms>,
     queued: Clock,
     computed: Clock,
+    meter: Meter,
 }
 
 impl CallModels {
@@ -516,21 +636,34 @@ impl CallModels {
             terms,
             queued: Clock::default(),
             computed: Clock::default(),
+            meter: Meter::default(),
         }
     }
 
-    /// Runs a component in an instance of its own, which uses these models.
+    /// What is used from now on is counted by `meter`.
+    pub fn metered(self, meter: &Meter) -> Self {
+        Self {
+            meter: meter.clone(),
+            ..self
+        }
+    }
+
+    /// Runs a component in an instance of its own, or with `reuse` in one that has answered before;
+    /// it uses these models.
     pub async fn invoke(
         self: Arc<Self>,
         code: &Code,
         limits: Limits,
+        reuse: bool,
         request: Request,
     ) -> Result<Response, InvokeError> {
         let context = Context {
             limits,
+            cpu: self.meter.guest.clone(),
             models: self,
             assets: code.assets.clone(),
             network: code.network.clone(),
+            reuse,
         };
         code.component.invoke(request, context).await
     }
@@ -558,6 +691,7 @@ impl Models for CallModels {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);
+                    self.meter.computed(&computed);
                     Ok(computed.outputs)
                 }
                 Err(error) => Err(model_error(name.to_owned(), error)),

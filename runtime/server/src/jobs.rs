@@ -7,8 +7,8 @@
 //!            items ─▶ answer, many at a time ─▶ results, one file ─▶ registry: checkpoint, end
 //!                     (gateway::ask)
 //! ```
-//! Jobs run on threads of the lowest priority with an event loop of their own, and their models in
-//! the batch tier, whatever that of the version. The file of results alone says which items are done
+//! Jobs run on threads of the lowest priority with an event loop of their own, and have one item in
+//! flight while callers are there. The file of results alone says which items are done
 //! ([`results`]), so that after a crash each item ends with exactly one. The state of a job moves by
 //! [`JobRecord::step`] in the registry; this file carries that out.
 
@@ -39,13 +39,15 @@ pub use answer::JobResult;
 use items::Caps;
 use known::KnownJobs;
 
+use crate::callers::{self, Callers};
 use crate::config::Config;
+use crate::gateway::Caps;
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::protocol::body;
 use crate::residency::Residency;
 use crate::routing::Routing;
-use crate::scheduler::{Scheduler, yield_to_callers};
+use crate::scheduler::Scheduler;
 
 /// Submissions that are received at once.
 const MAX_RECEIVING: usize = 32;
@@ -65,6 +67,7 @@ struct Inner {
     routing: Arc<Routing>,
     residency: Residency,
     scheduler: Arc<Scheduler>,
+    callers: Callers,
     metrics: Metrics,
     settings: Settings,
     loading: Handle,
@@ -84,7 +87,7 @@ struct Settings {
     max_jobs: usize,
     running: usize,
     concurrency: usize,
-    max_memory: usize,
+    caps: Caps,
     retention: Duration,
 }
 
@@ -105,17 +108,18 @@ impl Jobs {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        callers: Callers,
         metrics: Metrics,
     ) -> Result<Self, RegistryError> {
         let known = KnownJobs::new(registry.jobs()?);
         let settings = Settings {
             max_bytes: config.max_job_bytes,
-            max_items: config.max_job_items,
+            max_items: config.max_job_items as u64,
             max_body: config.max_body,
             max_jobs: config.max_jobs,
             running: config.max_running_jobs.max(1),
             concurrency: config.max_job_concurrency.max(1),
-            max_memory: config.max_instance_memory,
+            caps: Caps::new(config),
             retention: config.job_retention,
         };
         let inner = Inner {
@@ -123,6 +127,7 @@ impl Jobs {
             routing,
             residency,
             scheduler,
+            callers,
             metrics,
             settings,
             loading: Handle::current(),
@@ -143,7 +148,7 @@ impl Jobs {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("jobs")
-            .on_thread_start(yield_to_callers)
+            .on_thread_start(callers::yield_to_them)
             .enable_all()
             .build()?;
         let work = |_| runtime.spawn(work(self.inner.clone()));

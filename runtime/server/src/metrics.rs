@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use firebox_registry::{JobState, RolloutRecord, RolloutState};
+use firebox_registry::{JobState, RolloutRecord, RolloutState, Tier};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::admission::{TIERS, tier_name};
 use crate::rollout::verdict::{Outcome, Verdict};
 
 const METADATA: Metadata<'static> = Metadata::new("firebox", Level::INFO, Some("firebox"));
@@ -63,6 +64,14 @@ pub struct Metrics {
     handle: PrometheusHandle,
     /// Requests between head and answer.
     pub in_flight: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections that were one too many.
+    pub connections_refused: Counter,
+    /// Bodies that came too slowly.
+    pub bodies_stalled: Counter,
+    /// Answers that were taken too slowly.
+    pub answers_stalled: Counter,
     /// Versions with linked code and no weights.
     pub linked: Gauge,
     /// Versions that are fully loaded.
@@ -93,6 +102,18 @@ pub struct Metrics {
     pub load_failures: Counter,
     /// Models that were read from disk.
     pub model_loads: Counter,
+    /// Versions that had to go for others.
+    pub evictions: Counter,
+    /// Loads that wait for room in memory.
+    pub waiting_for_room: Gauge,
+    /// Bytes that models may take, and that they do.
+    pub model_budget: Gauge,
+    /// See [`model_budget`](Self::model_budget).
+    pub model_held: Gauge,
+    /// Bytes of code that may be mapped, and that are.
+    pub code_budget: Gauge,
+    /// See [`code_budget`](Self::code_budget).
+    pub code_held: Gauge,
 }
 
 impl Metrics {
@@ -133,13 +154,23 @@ impl Metrics {
         };
         let queue = |of| gauge("firebox_compute_queue_length", vec![Label::new("of", of)]);
         let uploads = |result| counter("firebox_uploads_total", vec![Label::new("result", result)]);
+        let stalled = |what| {
+            let labels = vec![Label::new("waited_for", what)];
+            counter("firebox_connections_timed_out_total", labels)
+        };
         let policies = |result| {
             let labels = vec![Label::new("result", result)];
             counter("firebox_policy_changes_total", labels)
         };
+        let budget = |name, of| gauge(name, vec![Label::new("of", of)]);
+        let (limit, held) = ("firebox_memory_budget_bytes", "firebox_memory_held_bytes");
         Self {
             handle: recorder.handle(),
             in_flight: gauge("firebox_requests_in_flight", vec![]),
+            connections: gauge("firebox_connections", vec![]),
+            connections_refused: counter("firebox_connections_refused_total", vec![]),
+            bodies_stalled: stalled("body"),
+            answers_stalled: stalled("answer"),
             linked: state("linked"),
             resident: state("resident"),
             versions: gauge("firebox_versions", vec![]),
@@ -158,6 +189,12 @@ impl Metrics {
             policies_refused: policies("refused"),
             load_failures: counter("firebox_load_failures_total", vec![]),
             model_loads: counter("firebox_model_loads_total", vec![]),
+            evictions: counter("firebox_evictions_total", vec![]),
+            waiting_for_room: gauge("firebox_loads_waiting_for_room", vec![]),
+            model_budget: budget(limit, "models"),
+            model_held: budget(held, "models"),
+            code_budget: budget(limit, "code"),
+            code_held: budget(held, "code"),
             recorder,
         }
     }
@@ -208,6 +245,42 @@ impl Metrics {
         }
     }
 
+    /// The series of the kept answers of all versions.
+    pub fn cache(&self) -> CacheSeries {
+        let evicted = |reason| {
+            let labels = vec![Label::new("reason", reason)];
+            let key = Key::from_parts("firebox_cache_evictions_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        CacheSeries {
+            bytes: self.gauge("firebox_cache_bytes", vec![]),
+            entries: self.gauge("firebox_cache_entries", vec![]),
+            expired: evicted("ttl"),
+            over_version: evicted("max_bytes"),
+            over_memory: evicted("cache_memory"),
+            dropped: evicted("dropped"),
+        }
+    }
+
+    /// How the requests to one version fared with the cache.
+    pub fn cached(&self, function: &str, version: u32) -> CacheCounters {
+        let requests = |result: &'static str| {
+            let labels = vec![
+                Label::new("function", function.to_owned()),
+                Label::new("version", version.to_string()),
+                Label::new("result", result),
+            ];
+            let key = Key::from_parts("firebox_cache_requests_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        CacheCounters {
+            hit: requests("hit"),
+            coalesced: requests("coalesced"),
+            miss: requests("miss"),
+            bypass: requests("bypass"),
+        }
+    }
+
     /// The rows of a function's runs, where they may be shared.
     pub fn batch_rows(&self, function: &str) -> Histogram {
         let labels = vec![Label::new("function", function.to_owned())];
@@ -215,9 +288,32 @@ impl Metrics {
         self.recorder.register_histogram(&key, &METADATA)
     }
 
+    /// The series of admission.
+    pub fn admission(&self) -> AdmissionMetrics {
+        let of = |name: &'static str| {
+            TIERS.map(|tier| self.gauge(name, vec![Label::new("tier", tier_name(tier))]))
+        };
+        AdmissionMetrics {
+            metrics: self.clone(),
+            running: of("firebox_admission_running"),
+            waiting: of("firebox_admission_waiting"),
+        }
+    }
+
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
         let key = Key::from_parts(name, labels);
         self.recorder.register_gauge(&key, &METADATA)
+    }
+
+    /// Counts a move of a version; `reason` is one of few.
+    pub fn residency_moved(&self, from: &'static str, to: &'static str, reason: &'static str) {
+        let labels = vec![
+            Label::new("from", from),
+            Label::new("to", to),
+            Label::new("reason", reason),
+        ];
+        let key = Key::from_parts("firebox_residency_moves_total", labels);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
     /// Shows how a function's latest rollout stands.
@@ -390,6 +486,32 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Shared runs that failed, after which each call had one of its own.",
     ),
+    (
+        "firebox_admission_running",
+        None,
+        "Requests that have an instance, by tier.",
+    ),
+    (
+        "firebox_admission_waiting",
+        None,
+        "Requests that wait for an instance, by tier.",
+    ),
+    (
+        "firebox_admission_refused_total",
+        None,
+        "Requests that were not let in, by tier and reason.",
+    ),
+    ("firebox_connections", None, "Open connections."),
+    (
+        "firebox_connections_refused_total",
+        None,
+        "Connections that were closed because there were too many.",
+    ),
+    (
+        "firebox_connections_timed_out_total",
+        None,
+        "Connections and bodies that were given up because they were too slow, by what was waited for.",
+    ),
     ("firebox_uploads_total", None, "Uploads by result."),
     (
         "firebox_policy_changes_total",
@@ -400,6 +522,31 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "firebox_load_failures_total",
         None,
         "Loads of code or weights that failed.",
+    ),
+    (
+        "firebox_residency_moves_total",
+        None,
+        "Moves of versions between cold, linked and resident, by reason.",
+    ),
+    (
+        "firebox_evictions_total",
+        None,
+        "Versions that had to go for others.",
+    ),
+    (
+        "firebox_loads_waiting_for_room",
+        None,
+        "Loads that wait for room in memory.",
+    ),
+    (
+        "firebox_memory_budget_bytes",
+        Some(Unit::Bytes),
+        "What weights of models and mapped code may take.",
+    ),
+    (
+        "firebox_memory_held_bytes",
+        Some(Unit::Bytes),
+        "What weights of models and mapped code take or are about to.",
     ),
     (
         "firebox_rollout_state",
@@ -447,6 +594,25 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "The largest relative difference of two numbers in answers.",
     ),
+    (
+        "firebox_cache_requests_total",
+        None,
+        "Requests to versions that keep answers: hit, coalesced (answered by an equal request that \
+         ran), miss, bypass.",
+    ),
+    (
+        "firebox_cache_bytes",
+        Some(Unit::Bytes),
+        "Kept answers in memory.",
+    ),
+    ("firebox_cache_entries", None, "Kept answers."),
+    (
+        "firebox_cache_evictions_total",
+        None,
+        "Kept answers that went: their time was over (ttl), their version's took too much \
+         (max_bytes), all took too much (cache_memory), their version lost its traffic to a rollback \
+         or is gone (dropped).",
+    ),
 ];
 
 /// The series of a function's jobs.
@@ -457,6 +623,34 @@ pub struct JobMetrics {
     pub failed: Counter,
     /// Attempts after the first.
     pub retried: Counter,
+}
+
+/// The series of the kept answers of all versions.
+pub struct CacheSeries {
+    /// What they take.
+    pub bytes: Gauge,
+    /// How many they are.
+    pub entries: Gauge,
+    /// Gone because their time was over.
+    pub expired: Counter,
+    /// Gone because their version's took too much.
+    pub over_version: Counter,
+    /// Gone because all together took too much.
+    pub over_memory: Counter,
+    /// Gone with their version's traffic.
+    pub dropped: Counter,
+}
+
+/// How the requests to one version fared with the cache.
+pub struct CacheCounters {
+    /// Answered by what was kept.
+    pub hit: Counter,
+    /// Answered by an equal request that ran at the same time.
+    pub coalesced: Counter,
+    /// Computed.
+    pub miss: Counter,
+    /// Computed, as their callers wished.
+    pub bypass: Counter,
 }
 
 /// The series of a version that answered and the one that shadows it.
@@ -473,6 +667,43 @@ pub struct ShadowMetrics {
     pub max_abs: Gauge,
     /// The largest relative difference.
     pub max_rel: Gauge,
+}
+
+/// The series of admission; the gauges in the order of [`TIERS`].
+pub struct AdmissionMetrics {
+    metrics: Metrics,
+    running: [Gauge; 3],
+    waiting: [Gauge; 3],
+}
+
+impl AdmissionMetrics {
+    /// Those that have an instance.
+    pub fn running(&self, tier: Tier) -> &Gauge {
+        of_tier(&self.running, tier)
+    }
+
+    /// Those that wait for one.
+    pub fn waiting(&self, tier: Tier) -> &Gauge {
+        of_tier(&self.waiting, tier)
+    }
+
+    /// Those that were refused.
+    pub fn refused(&self, tier: Tier, reason: &'static str) -> Counter {
+        let labels = vec![
+            Label::new("tier", tier_name(tier)),
+            Label::new("reason", reason),
+        ];
+        let key = Key::from_parts("firebox_admission_refused_total", labels);
+        self.metrics.recorder.register_counter(&key, &METADATA)
+    }
+}
+
+fn of_tier([realtime, on_demand, batch]: &[Gauge; 3], tier: Tier) -> &Gauge {
+    match tier {
+        Tier::Realtime => realtime,
+        Tier::OnDemand => on_demand,
+        Tier::Batch => batch,
+    }
 }
 
 /// The series of one version.

@@ -114,6 +114,25 @@ pub enum Failure {
     /// Too much is going on.
     #[error("{0}")]
     Busy(String),
+    /// The function has its share of what there is.
+    #[error("{reason}")]
+    Throttled {
+        /// Of what.
+        reason: String,
+        /// When another try may be worth it.
+        retry_after: Duration,
+    },
+    /// The server has more to do than it can.
+    #[error("{reason}")]
+    Overloaded {
+        /// What there is too much of.
+        reason: String,
+        /// When another try may be worth it.
+        retry_after: Duration,
+    },
+    /// A body that comes too slowly, or not at all.
+    #[error("{0}")]
+    Stalled(String),
     /// The function failed.
     #[error("{0}")]
     GuestInternal(String),
@@ -129,12 +148,24 @@ pub enum Failure {
         /// The cap in bytes.
         limit: usize,
     },
+    /// The function used its processor time up.
+    #[error("the function needs more than its limit of {} of processor time", humantime::format_duration(*limit))]
+    Cpu {
+        /// The processor time that it had.
+        limit: Duration,
+    },
     /// The function says that it can't answer now.
     #[error("{0}")]
     GuestUnavailable(String),
     /// A version that can't be loaded.
     #[error("{0}")]
     Load(String),
+    /// A version that needs more memory than the server may ever take for such.
+    #[error("{0}")]
+    OverBudget(String),
+    /// Versions in use leave no room in memory for another.
+    #[error("{0}")]
+    NoRoom(String),
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -310,6 +341,30 @@ impl Failure {
                 "Too many requests",
                 "Try again after the time in Retry-After.",
             ),
+            Self::Throttled { retry_after, .. } => Row {
+                retry_after: Some(whole_seconds(*retry_after)),
+                ..row(
+                    S::TOO_MANY_REQUESTS,
+                    "busy",
+                    "Too many requests",
+                    "Try again after the time in Retry-After.",
+                )
+            },
+            Self::Overloaded { retry_after, .. } => Row {
+                retry_after: Some(whole_seconds(*retry_after)),
+                ..row(
+                    S::SERVICE_UNAVAILABLE,
+                    "overloaded",
+                    "The server is overloaded",
+                    "Try again after the time in Retry-After.",
+                )
+            },
+            Self::Stalled(_) => row(
+                S::REQUEST_TIMEOUT,
+                "stalled",
+                "The body comes too slowly",
+                "Send the body faster, or raise the server's body_timeout or lower its body_rate.",
+            ),
             Self::GuestInternal(_) => row(
                 S::INTERNAL_SERVER_ERROR,
                 "function-failed",
@@ -335,6 +390,12 @@ impl Failure {
                 "The function ran out of memory",
                 "Send less, or raise [limits] memory in the function's firebox.toml.",
             ),
+            Self::Cpu { .. } => row(
+                S::BAD_GATEWAY,
+                "cpu",
+                "The function ran out of processor time",
+                "Send less, or raise [limits] cpu in the function's firebox.toml.",
+            ),
             Self::GuestUnavailable(_) => later(
                 S::SERVICE_UNAVAILABLE,
                 "unavailable",
@@ -347,6 +408,20 @@ impl Failure {
                 "The version can't be loaded",
                 "The next request tries again; if it goes on, check the data directory and the \
                  server's log.",
+            ),
+            Self::OverBudget(_) => row(
+                S::INTERNAL_SERVER_ERROR,
+                "over-budget",
+                "The version needs more memory than there may be",
+                "Raise the server's --model-memory or --code-memory, or give the model less \
+                 precision.",
+            ),
+            Self::NoRoom(_) => later(
+                S::SERVICE_UNAVAILABLE,
+                "no-room",
+                "No room in memory for now",
+                "Try again after the time in Retry-After; the server's --model-memory and \
+                 --code-memory say how much there is.",
             ),
             Self::ShuttingDown => later(
                 S::SERVICE_UNAVAILABLE,
@@ -421,6 +496,7 @@ impl Failure {
             retry_after,
             ..
         } = self.row();
+        let shed = self.is_shed();
         let problem = self.problem();
         let json = HeaderValue::from_static("application/problem+json");
         let etag = problem.current.as_ref().map(|policy| policy.etag());
@@ -429,7 +505,7 @@ impl Failure {
             response.headers_mut().insert(header::ETAG, etag);
         }
         // Axum's `Json` sets its own media type only where none stands yet.
-        with_retry_after(response, retry_after)
+        with_retry_after(response, retry_after, shed)
     }
 
     /// As the Open Inference Protocol's `{"error": …}`.
@@ -440,6 +516,7 @@ impl Failure {
             retry_after,
             ..
         } = self.row();
+        let shed = self.is_shed();
         let error = match self {
             Self::UnknownFunction { .. }
             | Self::UnknownVersion { .. }
@@ -447,11 +524,29 @@ impl Failure {
             _ => self.to_string(),
         };
         let response = (status, Json(V2Problem { error })).into_response();
-        with_retry_after(response, retry_after)
+        with_retry_after(response, retry_after, shed)
+    }
+
+    /// Whether the server refused for what it has to do, which says nothing about the function.
+    fn is_shed(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::Overloaded { .. })
     }
 }
 
-fn with_retry_after(mut response: Response, seconds: Option<u32>) -> Response {
+/// Marks an answer of a request that was refused for what the server has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Shed;
+
+/// At least one: callers that come back at once are what an overload is made of.
+fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_secs_f64().ceil().clamp(1.0, 3600.0);
+    seconds as u32
+}
+
+fn with_retry_after(mut response: Response, seconds: Option<u32>, shed: bool) -> Response {
+    if shed {
+        response.extensions_mut().insert(Shed);
+    }
     if let Some(seconds) = seconds {
         response
             .headers_mut()
@@ -573,10 +668,28 @@ mod tests {
                 422,
             ),
             (Failure::Busy(text()), 429),
+            (
+                Failure::Throttled {
+                    reason: text(),
+                    retry_after: limit,
+                },
+                429,
+            ),
+            (
+                Failure::Overloaded {
+                    reason: text(),
+                    retry_after: limit,
+                },
+                503,
+            ),
+            (Failure::Stalled(text()), 408),
+            (Failure::Cpu { limit }, 502),
             (Failure::GuestInternal(text()), 500),
             (Failure::Trap(text()), 502),
             (Failure::Memory { limit: 1 }, 502),
             (Failure::GuestUnavailable(text()), 503),
+            (Failure::OverBudget(text()), 500),
+            (Failure::NoRoom(text()), 503),
             (Failure::ShuttingDown, 503),
             (Failure::Deadline { limit }, 504),
             (Failure::DiskFull(text()), 507),
@@ -610,6 +723,11 @@ mod tests {
             Failure::Busy(text()).into_problem().headers()["retry-after"],
             "1"
         );
+        let overloaded = Failure::Overloaded {
+            reason: text(),
+            retry_after: Duration::from_millis(2100),
+        };
+        assert_eq!(overloaded.into_problem().headers()["retry-after"], "3");
         let v2 = Failure::ShuttingDown.into_v2();
         assert_eq!(v2.headers()["retry-after"], "1");
         assert_eq!(body(v2).await["error"], "the server is shutting down");

@@ -149,8 +149,8 @@ impl Rollouts {
             metrics,
             active: Mutex::default(),
         };
-        for function in rollouts.registry.functions()? {
-            rollouts.refresh(&function.name)?;
+        for function in rollouts.registry.functions_with_rollouts()? {
+            rollouts.refresh(&function)?;
         }
         Ok(rollouts)
     }

@@ -4,7 +4,7 @@
 //! when the registry's change feed names it. Versions never change, so a rebuilt
 //! route keeps the versions that it had, with everything that is loaded for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,11 +13,13 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey, StoredFile,
-    Target, VersionNumber, VersionRecord, nearest,
+    BasisPoints, FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey,
+    StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
+use crate::cache::{ResponseCache, VersionCache};
+use crate::cost::Account;
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
@@ -48,12 +50,16 @@ impl Compiled {
 
 /// A deployed version and what is loaded for it.
 pub struct Version {
-    /// What the registry keeps about it.
+    /// What the registry keeps about it, but for the signature.
     pub record: VersionRecord,
     /// What it takes and gives.
     pub signature: Signature,
     /// How warm it is.
     pub slot: Slot,
+    /// What it has used.
+    pub account: Account,
+    /// What it asks of the response cache; none where it keeps no answers.
+    pub cache: Option<VersionCache>,
     /// How its models are run.
     pub terms: Arc<Terms>,
     /// See [`Compiled`]; replaced where an update of Firebox made it of no use.
@@ -66,25 +72,40 @@ pub struct Version {
 }
 
 impl Version {
-    /// A cold version.
-    pub fn new(record: VersionRecord) -> Self {
-        let signature = serde_json::from_value(record.signature.clone()).unwrap_or_else(|error| {
+    /// A cold version, and what it has used so far.
+    pub fn new(mut record: VersionRecord, used: Option<UsageRecord>) -> Self {
+        // Kept once: ten thousand idle versions are to be small.
+        let signature = serde_json::from_value(record.signature.take()).unwrap_or_else(|error| {
             tracing::error!(function = %record.function, version = record.number.get(), %error,
                 "the stored signature can't be read");
             Signature::default()
         });
         let compiled = Mutex::new(Compiled::of(&record));
+        let cache = VersionCache::of(&record);
         let terms = Arc::new(Terms::of(&record.function, &record.manifest));
+        let account = Account::new(terms.used.clone(), used);
         Self {
             record,
             signature,
-            slot: Slot::new(),
+            slot: Slot::default(),
+            account,
+            cache,
             terms,
             compiled,
             metrics: OnceLock::new(),
             window: ArcSwapOption::empty(),
             comparisons: Comparisons::default(),
         }
+    }
+
+    /// As people name it: `echo version 3`.
+    pub fn title(&self) -> String {
+        format!("{} version {}", self.record.function, self.record.number)
+    }
+
+    /// Whether it is of the realtime tier.
+    pub fn is_realtime(&self) -> bool {
+        self.record.manifest.tier == Tier::Realtime
     }
 
     /// Whether it has no code of its own.
@@ -164,12 +185,18 @@ pub struct Route {
 }
 
 impl Route {
-    /// Lays the split out for lookups.
+    /// Lays the split out for lookups, and pins the realtime versions that the policy names.
     pub fn new(
         versions: BTreeMap<VersionNumber, Arc<Version>>,
         current: PolicyRecord,
         keep_last: Option<NonZeroU32>,
     ) -> Self {
+        let named: HashSet<VersionNumber> = current.policy.versions().collect();
+        for (number, version) in &versions {
+            version
+                .slot
+                .pin(version.is_realtime() && named.contains(number));
+        }
         let slices = current.split.slices().iter();
         let split = slices.filter_map(|(end, number)| Some((*end, versions.get(number)?.clone())));
         Self {
@@ -188,6 +215,12 @@ impl Route {
     /// Whether the body must be there to say which version answers.
     pub fn reads_body(&self, selector: &Selector) -> bool {
         *selector == Selector::Split && matches!(self.policy().sticky, StickyKey::Body(_))
+    }
+
+    /// The most urgent tier of its versions.
+    pub fn most_urgent_tier(&self) -> Tier {
+        let tiers = self.versions.values().map(|v| v.record.manifest.tier);
+        tiers.min().unwrap_or_default()
     }
 
     /// The version that is to be asked as well, after `answers`: for the share of the requests that
@@ -363,6 +396,7 @@ fn point(id: Uuid) -> u16 {
 pub struct Routing {
     table: ArcSwap<RoutingTable>,
     registry: Registry,
+    cache: ResponseCache,
     metrics: Metrics,
     /// Held from reading the registry to storing the table, so that an older
     /// reading never replaces a newer one.
@@ -371,18 +405,29 @@ pub struct Routing {
 
 impl Routing {
     /// Builds the whole table; loads nothing but records.
-    pub fn open(registry: Registry, metrics: Metrics) -> Result<Self, RegistryError> {
+    pub fn open(
+        registry: Registry,
+        cache: ResponseCache,
+        metrics: Metrics,
+    ) -> Result<Self, RegistryError> {
         let mut table = RoutingTable::default();
-        for function in registry.functions()? {
-            if let Some(route) = read(&registry, &function.name, None)? {
-                table.functions.insert(function.name, Arc::new(route));
-            }
+        let mut used = registry.all_usage()?;
+        for entry in registry.everything() {
+            let (function, versions) = entry?;
+            let versions = versions.into_iter().map(|record| {
+                let number = record.number;
+                let used = used.remove(&(function.name.clone(), number));
+                (number, Arc::new(Version::new(record, used)))
+            });
+            let route = Route::new(versions.collect(), function.current, function.keep_last);
+            table.functions.insert(function.name, Arc::new(route));
         }
         metrics.versions.set(table.versions().count() as f64);
         let table = ArcSwap::from_pointee(table);
         Ok(Self {
             table,
             registry,
+            cache,
             metrics,
             writing: Mutex::new(()),
         })
@@ -399,15 +444,42 @@ impl Routing {
         let old = self.table.load();
         let kept = old.functions.get(function).map(Arc::as_ref);
         let mut functions = old.functions.clone();
-        match read(&self.registry, function, kept)? {
-            Some(route) => functions.insert(function.clone(), Arc::new(route)),
+        let new = read(&self.registry, function, kept)?.map(Arc::new);
+        match &new {
+            Some(route) => functions.insert(function.clone(), route.clone()),
             None => functions.remove(function),
         };
         let table = RoutingTable { functions };
         self.metrics.versions.set(table.versions().count() as f64);
         self.table.store(Arc::new(table));
+        if let Some(old) = kept {
+            let gone = left_behind(old, new.as_deref());
+            self.cache.drop_versions(gone.map(Arc::as_ref));
+        }
         Ok(())
     }
+}
+
+/// The versions of a route whose kept answers go when `new` takes its place: those that are deleted,
+/// and those that lost traffic to a rollback, or all that they had.
+fn left_behind<'a>(
+    old: &'a Route,
+    new: Option<&'a Route>,
+) -> impl Iterator<Item = &'a Arc<Version>> {
+    let lost = move |version: &&Arc<Version>| {
+        let number = version.record.number;
+        let Some(new) = new.filter(|new| new.versions.contains_key(&number)) else {
+            return true;
+        };
+        let revision = |route: &Route| route.current.revision;
+        let rolled_back = new.current.restored.is_some() && revision(new) != revision(old);
+        let share = |route: &Route| route.policy().share(number);
+        let names = |route: &Route| route.policy().labels_of(number).count();
+        let none_left = share(new) == BasisPoints::NONE;
+        share(new) < share(old) && (rolled_back || none_left)
+            || rolled_back && names(new) < names(old)
+    };
+    old.versions.values().filter(lost)
 }
 
 /// Reads a function as the registry has it; `None` where it is gone.
@@ -426,7 +498,10 @@ fn read(
         let version = match kept.and_then(|route| route.versions.get(&number)) {
             // Numbers are never used twice, and versions never change.
             Some(version) => version.clone(),
-            None => Arc::new(Version::new(registry.version(function, number)?)),
+            None => {
+                let used = registry.usage(function, number)?;
+                Arc::new(Version::new(registry.version(function, number)?, used))
+            }
         };
         versions.insert(number, version);
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::response::Response;
-use axum::serve::ListenerExt;
 use axum::{Extension, Router};
 use firebox_registry::{Registry, RegistryError};
 use firebox_sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
@@ -21,13 +20,20 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::cache::ResponseCache;
+use crate::callers::Callers;
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::connections;
+use crate::cost::{Costs, SAVE_EVERY};
+use crate::gateway::{Caps, Gateway};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, jobs, rollout as rollouts, traffic, v2, versions};
+use crate::protocol::{
+    control, cost, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
+};
+use crate::realtime;
 use crate::residency::Residency;
 use crate::rollout::{self, Rollouts};
 use crate::routing::Routing;
@@ -68,6 +74,8 @@ pub struct App {
     pub(crate) residency: Residency,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) gateway: Gateway,
+    pub(crate) cache: ResponseCache,
+    pub(crate) costs: Costs,
     pub(crate) rollouts: Rollouts,
     pub(crate) jobs: Jobs,
     pub(crate) metrics: Metrics,
@@ -82,15 +90,20 @@ impl App {
     pub fn open(config: Config) -> Result<Self, ServerError> {
         let metrics = Metrics::new();
         let registry = Registry::open(&config.data)?;
-        let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
+        let cache = ResponseCache::new(config.cache_memory, metrics.clone());
+        let routing = Routing::open(registry.clone(), cache.clone(), metrics.clone())?;
+        let routing = Arc::new(routing);
         let sandbox = Sandbox::new(&SandboxConfig {
-            // Uploads' dry runs, the shadow and jobs have instances beside the requests'.
-            instances: (config.max_instances
-                + 2 * config.max_uploads
-                + 1
-                + config.max_running_jobs * config.max_job_concurrency)
-                .try_into()
-                .unwrap_or(u32::MAX),
+            // Uploads' dry runs, the shadow, jobs and what is kept have instances beside the
+            // requests'.
+            instances: slots(
+                config.max_instances
+                    + config.max_idle_instances
+                    + 2 * config.max_uploads
+                    + 1
+                    + config.max_running_jobs * config.max_job_concurrency,
+            ),
+            idle: slots(config.max_idle_instances),
             memory: config.max_instance_memory,
             pooling: Pooling::Preferred,
             ..SandboxConfig::default()
@@ -102,20 +115,22 @@ impl App {
         )?;
         let scheduler = Arc::new(scheduler);
         let (store, wasm, counts) = (registry.clone(), sandbox.clone(), metrics.clone());
-        let residency = Residency::new(store, wasm, counts, config.max_loads)?;
+        let residency = Residency::new(&config, store, wasm, counts)?;
         let shadow = Shadow::start(
             residency.clone(),
             scheduler.clone(),
             metrics.clone(),
-            config.max_instance_memory,
+            Caps::new(&config),
         )?;
         let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
+        let callers = Callers::new();
         let jobs = Jobs::open(
             &config,
             registry.clone(),
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
+            callers.clone(),
             metrics.clone(),
         )?;
         let gateway = Gateway::new(
@@ -123,11 +138,16 @@ impl App {
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
+            callers,
+            cache.clone(),
             shadow,
             metrics.clone(),
         );
+        let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
+        // Reading all records leaves much freed memory behind.
+        residency.free(Vec::new());
         Ok(Self {
             config,
             registry,
@@ -136,6 +156,8 @@ impl App {
             residency,
             scheduler,
             gateway,
+            cache,
+            costs,
             rollouts,
             jobs,
             metrics,
@@ -157,11 +179,17 @@ impl App {
         }
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
+        self.residency.observe();
         let queues = &self.metrics.compute_queue;
         queues.callers.set(self.scheduler.waiting() as f64);
         queues.batch.set(self.scheduler.waiting_batch() as f64);
         self.jobs.observe();
+        self.costs.charge_memory();
     }
+}
+
+fn slots(count: usize) -> u32 {
+    count.try_into().unwrap_or(u32::MAX)
 }
 
 /// All paths, each with its description for `/openapi.json`.
@@ -174,6 +202,8 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(versions::bundle))
         .routes(routes!(versions::diff))
         .routes(routes!(versions::set_retention))
+        .routes(routes!(residency::version))
+        .routes(routes!(residency::server))
         .routes(routes!(traffic::traffic, traffic::set_traffic))
         .routes(routes!(traffic::policies))
         .routes(routes!(traffic::policy))
@@ -182,6 +212,9 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(rollouts::act))
         .routes(routes!(rollouts::history))
         .routes(routes!(rollouts::shadow))
+        .routes(routes!(cost::all))
+        .routes(routes!(cost::of_function))
+        .routes(routes!(cost::of_version))
         .routes(routes!(invoke::split))
         .routes(routes!(invoke::version))
         .routes(routes!(invoke::labelled))
@@ -290,6 +323,7 @@ impl Server {
         background.spawn(sweep(app.clone()));
         background.spawn(judge(app.clone()));
         background.spawn(upkeep(app.clone()));
+        background.spawn(keep_books(app.clone()));
         let told = Arc::new(tokio::sync::Notify::new());
         let signal = {
             let (app, told) = (app.clone(), told.clone());
@@ -300,26 +334,25 @@ impl Server {
                 told.notify_one();
             }
         };
-        let listener = listener.tap_io(|stream| {
-            // Answers are small and complete: waiting to merge them only adds delay.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY is refused");
-            }
-        });
         let grace = app.config.grace;
-        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+        let (routes, metrics) = (router(app.clone()), app.metrics.clone());
+        let serving = connections::serve(listener, routes, &app.config, metrics, signal);
         let out_of_grace = async {
             told.notified().await;
             tokio::time::sleep(grace).await;
         };
         tokio::select! {
-            served = serving => served?,
+            () = serving => {}
             () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
         }
         background.shutdown().await;
         app.jobs.stopped().await;
         let registry = app.registry.clone();
-        let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
+        let save = move || {
+            app.rollouts.save();
+            app.costs.save();
+        };
+        let _ = tokio::task::spawn_blocking(save).await;
         released(&registry).await;
         Ok(())
     }
@@ -371,13 +404,16 @@ async fn follow(app: Arc<App>) {
     }
 }
 
-/// Drops what was idle for too long.
+/// Drops what was idle for too long, and answers that were kept long enough; loads what is pinned.
 async fn sweep(app: Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let idle = app.residency.cool(app.routing.table().versions());
+        app.cache.expire();
+        app.costs.charge_memory();
+        realtime::keep(&app);
+        let idle = app.residency.cool();
         if !idle.is_empty() {
             let residency = app.residency.clone();
             let _ = tokio::task::spawn_blocking(move || residency.free(idle)).await;
@@ -406,6 +442,19 @@ async fn judge(app: Arc<App>) {
         let judged = tokio::task::spawn_blocking(move || app.rollouts.tick(Instant::now()));
         if let Err(error) = judged.await {
             tracing::error!(%error, "rollouts can't be judged");
+        }
+    }
+}
+
+/// Saves what versions have used.
+async fn keep_books(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(SAVE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || app.costs.save()).await {
+            tracing::error!(%error, "usage can't be saved");
         }
     }
 }

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use firebox_sandbox::Limits;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
@@ -30,12 +29,13 @@ use compare::{Difference, compare};
 use comparison::count;
 pub use comparison::{ComparisonInfo, Comparisons, comparisons};
 
-use crate::gateway::{Question, ask};
+use crate::callers;
+use crate::gateway::{Caps, Question, ask};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
 use crate::routing::Version;
-use crate::scheduler::{Named, Scheduler, yield_to_callers};
+use crate::scheduler::{Named, Scheduler};
 
 /// Copies that wait at most.
 const MAX_WAITING: usize = 256;
@@ -94,14 +94,14 @@ impl Shadow {
         residency: Residency,
         callers: Arc<Scheduler>,
         metrics: Metrics,
-        max_memory: usize,
+        caps: Caps,
     ) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let worker = Worker {
             residency,
             callers,
             metrics: metrics.clone(),
-            max_memory,
+            caps,
             loading: Handle::current(),
         };
         let thread = std::thread::Builder::new().name("shadow".into());
@@ -180,14 +180,14 @@ struct Worker {
     residency: Residency,
     callers: Arc<Scheduler>,
     metrics: Metrics,
-    max_memory: usize,
+    caps: Caps,
     /// Where versions are loaded: a caller may wait for the same load.
     loading: Handle,
 }
 
 impl Worker {
     fn work(self, mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
-        yield_to_callers();
+        callers::yield_to_them();
         let scheduler = Scheduler::start_in_background(MAX_COMPUTE_QUEUE, self.metrics.clone())?;
         let scheduler = Arc::new(scheduler);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -234,20 +234,10 @@ impl Worker {
             .spawn(async move { residency.warm(&wanted).await });
         let lease = warm.await.map_err(|_| Failure::ShuttingDown)??;
         let cold = asked.elapsed();
-        let memory = version.record.manifest.limits.memory.0 as usize;
-        let limits = Limits {
-            memory: self.max_memory.min(memory),
-            deadline: limit.saturating_sub(cold),
-        };
-        let answer = ask(
-            version,
-            &lease.warm,
-            scheduler,
-            &version.terms,
-            question,
-            limits,
-            Uuid::now_v7(),
-        );
+        let limits = &version.record.manifest.limits;
+        let limits = self.caps.limits(limits, limit.saturating_sub(cold));
+        let (terms, id) = (&version.terms, Uuid::now_v7());
+        let answer = ask(version, terms, &lease.warm, scheduler, question, limits, id);
         Ok((answer.await?.outputs, cold))
     }
 }

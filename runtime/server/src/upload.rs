@@ -5,8 +5,9 @@
 //! too, so it is not taken from under them when a caller hangs up. Only the
 //! commit leaves something behind, and it leaves a whole version.
 
-mod dry_run;
+pub mod dry_run;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    BundleError, Commit, Digest, FunctionName, NewVersion, UnpackLimits, Unpacked, bundle,
+    BundleError, Commit, Digest, FunctionName, NewVersion, StoredFile, UnpackLimits, Unpacked,
+    bundle,
 };
 use firebox_sandbox::{Assets, Network};
 use http_body_util::BodyExt;
@@ -25,11 +27,9 @@ use tokio::io::AsyncWriteExt;
 use crate::code;
 use crate::problem::Failure;
 use crate::protocol::{author, body};
+use crate::realtime;
 use crate::residency::{Code, Loaded, Place, Warm};
 use crate::server::App;
-
-/// The longest pause between two pieces of a bundle.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest wait for other uploads to be checked.
 const MAX_WAIT: Duration = Duration::from_secs(120);
@@ -63,20 +63,23 @@ pub async fn receive(
         let reason = format!("limits.memory is {memory}, and this server allows {most}MiB");
         return Err(refused("firebox.toml".into(), reason));
     }
-    let sample = unpacked.sample.clone();
     let mut new = NewVersion::from(unpacked);
     (new.author, new.bundle) = (author, Some(file));
     let (warm, signature) = validate(app, &folder, &mut new).await?;
+    let warm = Arc::new(warm);
     new.signature =
         serde_json::to_value(&signature).map_err(|error| Failure::Internal(error.to_string()))?;
-    let question = dry_run::question(&new, sample, &signature).await?;
-    let warm = Arc::new(warm);
+    let (is_model, sample) = (new.component.is_none(), new.sample.as_deref());
+    let question = dry_run::question(&new.manifest, is_model, sample, &signature).await?;
     dry_run::batching(&new, &warm, question.as_ref()).await?;
     if let Some(question) = question {
         new.reference_latency_us = dry_run::dry_run(app, &new, &warm, &question).await?;
         new.deviation = dry_run::deviation(app, &folder, &new, &warm, question).await;
     }
-    commit(app, function, folder, new).await
+    realtime::before_first(app, function, &new.manifest, &warm)?;
+    let commit = commit(app, function, folder, new).await?;
+    realtime::after_first(app, &commit).await;
+    Ok(commit)
 }
 
 /// Streams the body to a file.
@@ -89,12 +92,10 @@ async fn store(headers: &HeaderMap, body: Body, file: &Path, limit: u64) -> Resu
     let mut out =
         tokio::io::BufWriter::with_capacity(1 << 18, tokio::fs::File::create(file).await?);
     loop {
-        let frame = tokio::time::timeout(MAX_PAUSE, body.frame()).await;
-        let Some(frame) = frame.map_err(|_| Failure::Deadline { limit: MAX_PAUSE })? else {
+        let Some(frame) = body.frame().await else {
             break;
         };
-        let frame =
-            frame.map_err(|error| Failure::BadBody(format!("the bundle broke off: {error}")))?;
+        let frame = frame.map_err(|error| body::broke_off("the bundle", &error))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -146,10 +147,7 @@ async fn validate(
     folder: &Folder,
     new: &mut NewVersion,
 ) -> Result<(Warm, Signature), Failure> {
-    let mut warm = Warm {
-        code: None,
-        models: Default::default(),
-    };
+    let mut warm = Warm::new(None, BTreeMap::new());
     for (name, file) in &new.models {
         let section = new.manifest.models.get(name);
         let place = app.residency.place(section);
@@ -157,6 +155,11 @@ async fn validate(
             .await
             .map_err(|failure| match failure {
                 Failure::Load(reason) => refused(format!("model `{name}`"), reason),
+                Failure::OverBudget(reason) => Failure::Refused {
+                    what: format!("model `{name}`"),
+                    reason,
+                    hint: Some("Raise the server's --model-memory, or send a smaller model."),
+                },
                 failure => failure,
             });
         warm.models.insert(name.clone(), loaded?);
@@ -185,7 +188,7 @@ async fn validate(
     new.compiled = Some(ready.file);
     new.snapshot = ready.snapshot;
     let network = Network::new(new.manifest.network.hosts.iter().cloned());
-    warm.code = Some(Code::new(ready.component, assets, network));
+    warm.code = Some(Arc::new(Code::new(ready.component, assets, network)));
     Ok((warm, ready.signature))
 }
 
@@ -196,16 +199,17 @@ async fn load(
     place: Place,
 ) -> Result<Arc<Loaded>, Failure> {
     let (held, path) = (folder.clone(), file.to_owned());
-    let (digest, _) = blocking({
+    let (digest, bytes) = blocking({
         let path = path.clone();
         move || Ok(Digest::of_file(&path)?)
     })
     .await?;
-    let path = move || {
-        let _held = held;
-        Ok(path)
-    };
-    app.residency.model(digest, place, path).await
+    let path = Arc::new(move || {
+        let _held = &held;
+        Ok(path.clone())
+    });
+    let file = StoredFile { digest, bytes };
+    app.residency.model(file, place, path, MAX_PAUSE).await
 }
 
 async fn commit(

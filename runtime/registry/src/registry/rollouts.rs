@@ -18,6 +18,11 @@ impl Registry {
         self.records.rollouts(function).next_back().transpose()
     }
 
+    /// The functions that have had a rollout, in order of their names.
+    pub fn functions_with_rollouts(&self) -> Result<Vec<FunctionName>> {
+        self.records.with_rollouts()
+    }
+
     /// The rollouts that are kept, newest first.
     pub fn rollouts(&self, function: &FunctionName) -> Result<Vec<RolloutRecord>> {
         self.function(function)?;

@@ -49,6 +49,7 @@ fn version(registry: &Registry, content: &str) -> NewVersion {
         compiled: None,
         models: BTreeMap::from([("model".to_owned(), path)]),
         assets: BTreeMap::new(),
+        sample: None,
         signature: serde_json::json!({"inputs": []}),
         reference_latency_us: Some(12),
         deviation: serde_json::Value::Null,

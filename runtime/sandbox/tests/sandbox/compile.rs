@@ -149,6 +149,7 @@ fn limits() -> Limits {
     Limits {
         memory: 64 << 20,
         deadline: Duration::from_secs(20),
+        ..Limits::default()
     }
 }
 

@@ -14,3 +14,4 @@ mod guest;
 mod invoke;
 mod nn;
 mod probe;
+mod reuse;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use firebox_engine::{DType, Dim, Signature, Tensor, TensorSpec};
 use firebox_sandbox::{
-    Assets, Compiled, Component, Context, InvokeError, Limits, ModelError, Models, Network,
-    Parameter, Request, Response, Sandbox, SandboxConfig,
+    Assets, Compiled, Component, Context, CpuMeter, InvokeError, Limits, ModelError, Models,
+    Network, Parameter, Request, Response, Sandbox, SandboxConfig,
 };
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
@@ -18,7 +18,7 @@ pub fn config() -> SandboxConfig {
     SandboxConfig {
         instances: 32,
         memory: 256 << 20,
-        tensors: 8 << 20,
+        idle: 4,
         ..Default::default()
     }
 }
@@ -53,10 +53,14 @@ pub fn context() -> Context {
         limits: Limits {
             memory: 64 << 20,
             deadline: Duration::from_secs(20),
+            tensors: 8 << 20,
+            cpu: None,
         },
         models: Arc::new(Arithmetic),
         assets: Assets::none(),
         network: Network::default(),
+        reuse: false,
+        cpu: CpuMeter::default(),
     }
 }
 

@@ -2,13 +2,13 @@
 //! of results.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use firebox_registry::{JobProtocol, JobRecord};
-use firebox_sandbox::{Limits, Parameter};
+use firebox_registry::{JobProtocol, JobRecord, Tier};
+use firebox_sandbox::Parameter;
 use futures::FutureExt;
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -18,11 +18,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::items::{Head, Item};
-use crate::gateway::{Question, ask};
+use crate::cost::Meter;
+use crate::gateway::{Caps, Question, ask};
 use crate::metrics::JobMetrics;
 use crate::problem::{Failure, Problem};
 use crate::protocol::{invoke, utf8, v2};
-use crate::residency::Residency;
+use crate::residency::{Lease, Residency};
 use crate::routing::Version;
 use crate::scheduler::{Scheduler, Terms, panic_text};
 
@@ -39,8 +40,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub struct Answerer {
     /// Who is asked.
     pub version: Arc<Version>,
-    /// On what its models are run.
-    pub terms: Arc<Terms>,
     /// What the job says of all its items.
     pub job: JobRecord,
     /// Loads the version.
@@ -49,8 +48,12 @@ pub struct Answerer {
     pub scheduler: Arc<Scheduler>,
     /// Where versions are loaded: a caller may wait for the same load.
     pub loading: Handle,
-    /// The most memory of an instance.
-    pub max_memory: usize,
+    /// How its models are run.
+    pub terms: Arc<Terms>,
+    /// A version of the batch tier stays loaded while a job of it runs.
+    pub held: OnceLock<Lease>,
+    /// The most that an instance is given.
+    pub caps: Caps,
     /// Counts what becomes of items.
     pub metrics: JobMetrics,
 }
@@ -104,6 +107,8 @@ impl Answerer {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         let succeeded = outcome.is_ok();
+        // What was used is charged as it is used.
+        self.version.account.charge(&Meter::default(), succeeded);
         match succeeded {
             true => self.metrics.succeeded.increment(1),
             false => self.metrics.failed.increment(1),
@@ -129,17 +134,20 @@ impl Answerer {
                 warm.await.map_err(|_| Failure::ShuttingDown)??
             }
         };
+        if self.version.record.manifest.tier == Tier::Batch && self.held.get().is_none() {
+            let held = self.residency.resident(&self.version);
+            held.map(|held| self.held.set(held).is_ok());
+        }
         let limits = &self.version.record.manifest.limits;
-        let limits = Limits {
-            memory: self.max_memory.min(limits.memory.0 as usize),
-            deadline: limits.deadline.saturating_mul(PATIENCE),
-        };
+        let limits = self
+            .caps
+            .limits(limits, limits.deadline.saturating_mul(PATIENCE));
         let limit = limits.deadline;
         let asked = ask(
             &self.version,
+            &self.terms,
             &lease.warm,
             &self.scheduler,
-            &self.terms,
             question,
             limits,
             id,

@@ -2,7 +2,7 @@
 //! written, with a checkpoint every second.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use firebox_registry::{JobId, JobMove, JobRecord, JobState, RegistryError};
@@ -104,15 +104,16 @@ async fn attempt(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<(), Stop> {
         .version(job.function.as_str(), job.version);
     let version = table.map_err(|failure| Stop::Broken(failure.to_string()))?;
     let metrics = inner.metrics.job_items(job.function.as_str());
-    let terms = Arc::new(version.terms.in_batch_tier());
+    let terms = Arc::new(version.terms.in_batch());
     let answerer = Arc::new(Answerer {
         version,
-        terms,
         job,
         residency: inner.residency.clone(),
         scheduler: inner.scheduler.clone(),
         loading: inner.loading.clone(),
-        max_memory: inner.settings.max_memory,
+        terms,
+        held: OnceLock::new(),
+        caps: inner.settings.caps,
         metrics,
     });
     let mut in_flight: JoinSet<Answered> = JoinSet::new();
@@ -121,7 +122,7 @@ async fn attempt(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<(), Stop> {
     checkpoints.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut more = true;
     loop {
-        while more && in_flight.len() < inner.settings.concurrency && bytes < MAX_IN_FLIGHT {
+        while more && in_flight.len() < inner.room() && bytes < MAX_IN_FLIGHT {
             // Items that are in flight are none of those that come: they are read in order. Reads
             // are short, and nobody waits for this thread.
             match items.next(|number| run.results.is_done(number))? {
@@ -233,6 +234,15 @@ impl Inner {
     fn note(&self, id: JobId, to: JobMove) {
         if let Err(error) = block_in_place(|| self.step(id, to)) {
             tracing::warn!(job = %id, %error, "a job's state can't be noted");
+        }
+    }
+
+    /// How many items of a job may be in flight now. While callers are there, one: so at most one
+    /// of the runs that a caller may have to wait for is of this job.
+    fn room(&self) -> usize {
+        match self.callers.any() {
+            true => 1,
+            false => self.settings.concurrency,
         }
     }
 }

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 
+use crate::connections::Stalled;
 use crate::problem::Failure;
 
 /// The longest that a refused body is read on, so that its sender gets the answer.
@@ -22,8 +23,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Failure::BadBody(format!("the body broke off: {error}")))?;
+        let frame = frame.map_err(|error| broke_off("the body", &error))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -43,6 +43,18 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
         }
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+/// Why a body, or what it holds, did not come to its end.
+pub fn broke_off(what: &str, error: &axum::Error) -> Failure {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(stalled) = error.downcast_ref::<Stalled>() {
+            return Failure::Stalled(stalled.to_string());
+        }
+        cause = error.source();
+    }
+    Failure::BadBody(format!("{what} broke off: {error}"))
 }
 
 /// The length that the head announces.

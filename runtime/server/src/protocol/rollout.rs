@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{
-    BasisPoints, Change, FunctionName, NewRollout, Revision, RolloutMove, RolloutRecord,
+    BasisPoints, Change, FunctionName, NewRollout, Policy, Revision, RolloutMove, RolloutRecord,
     RolloutState, Shadow, VersionNumber,
 };
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use super::control::{blocking_read, known, write};
 use super::info::rfc3339;
 use super::{body, change, object, object_or_default};
 use crate::problem::{Failure, Problem};
+use crate::realtime;
 use crate::rollout::guard::{self, Guard};
 use crate::rollout::text::Misread;
 use crate::rollout::verdict::Verdict;
@@ -326,7 +327,8 @@ pub async fn start(
     let new = asked.checked()?;
     // Callers shall not wait for it to load, and one that can't be loaded gets none.
     let version = app.routing.table().version(&function, new.canary)?;
-    app.residency.warm(&version).await?;
+    let _ready = realtime::before(&app, &name, &with(&app, &function, new.canary)?).await?;
+    let _lease = app.residency.warm(&version).await?;
     write(&app, name.clone(), move |app, name| {
         app.registry.start_rollout(name, new, change)
     })
@@ -335,6 +337,14 @@ pub async fn start(
     let info = latest(&app, name).await?;
     let headers = [(header::LOCATION, location)];
     Ok((StatusCode::CREATED, headers, Json(info)).into_response())
+}
+
+/// The policy that holds, and the new version with it.
+fn with(app: &App, function: &str, canary: VersionNumber) -> Result<Policy> {
+    let table = app.routing.table();
+    let mut policy = table.route(function)?.1.policy().clone();
+    policy.weights.entry(canary).or_insert(BasisPoints::NONE);
+    Ok(policy)
 }
 
 /// Pause, resume, promote or abort the rollout

@@ -16,6 +16,7 @@ use super::control::{blocking_read, known, write};
 use super::info::{Policies, PolicyInfo, etag};
 use super::{body, change, header, object, object_or_default};
 use crate::problem::{Failure, Problem};
+use crate::realtime;
 use crate::server::App;
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -76,6 +77,8 @@ pub async fn set_traffic(
     let form = "a traffic policy like {\"weights\": {\"1\": 9000, \"2\": 1000}, \
                 \"labels\": {\"stable\": 1}}";
     let policy: Policy = object(&body, form)?;
+    let ready = realtime::before(&app, &name, &policy).await;
+    let _ready = ready.inspect_err(|_| app.metrics.policies_refused.increment(1))?;
     let set = write(&app, name, move |app, name| {
         app.registry.set_policy(name, policy, change, if_match)
     });

@@ -184,6 +184,7 @@ pub async fn model_label_ready(
         ("X-Firebox-Label" = Option<String>, Header, description = "The label of the version that shall answer"),
         ("X-Firebox-Key" = Option<String>, Header, description = "The caller: one key gets one version"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
@@ -207,6 +208,7 @@ pub async fn infer(
         ("f" = String, Path, description = "The function"),
         ("n" = String, Path, description = "The version, or a label"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
@@ -230,6 +232,7 @@ pub async fn infer_version(
         ("f" = String, Path, description = "The function"),
         ("l" = String, Path, description = "The label"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(

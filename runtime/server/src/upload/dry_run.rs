@@ -1,15 +1,15 @@
 //! What a version is tried on before it is committed, and what that tells of it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
-use firebox_registry::NewVersion;
-use firebox_sandbox::{Limits, Parameter, Request};
+use firebox_registry::{Manifest, NewVersion};
+use firebox_sandbox::{Parameter, Request};
 
 use super::{Folder, blocking, load, refused};
-use crate::gateway::{CallModels, invoke_failure};
+use crate::gateway::{CallModels, Caps, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
 use crate::residency::{Loaded, Place, Warm};
@@ -20,7 +20,7 @@ use crate::server::App;
 
 /// What the dry run asks: the manifest's sample, or zeros where a model alone
 /// says all there is to know.
-pub(super) struct DryRun {
+pub struct DryRun {
     inputs: Named,
     parameters: Vec<(String, Parameter)>,
     /// Whether sizes were made up that the signature leaves open; a model may
@@ -28,18 +28,19 @@ pub(super) struct DryRun {
     guessed: bool,
 }
 
-pub(super) async fn question(
-    new: &NewVersion,
-    file: Option<PathBuf>,
+/// The question of a version with this manifest; `sample` is the sample's file.
+pub async fn question(
+    manifest: &Manifest,
+    is_model: bool,
+    sample: Option<&Path>,
     signature: &Signature,
 ) -> Result<Option<DryRun>, Failure> {
-    let Some((sample, file)) = new.manifest.sample.as_ref().zip(file) else {
-        let made_up = || made_up(signature, 0);
-        return Ok(new.component.is_none().then(made_up).flatten());
+    let Some((sample, file)) = manifest.sample.as_ref().zip(sample) else {
+        return Ok(is_model.then(|| made_up(signature, 0)).flatten());
     };
     let body = tokio::fs::read(file).await?;
     let wrong = |failure: Failure| refused("the sample".into(), failure.to_string());
-    let inputs = if new.component.is_some() && takes_raw(signature) {
+    let inputs = if !is_model && takes_raw(signature) {
         invoke::raw(&body).map_err(wrong)?
     } else {
         utf8(&body)
@@ -106,7 +107,7 @@ pub(super) async fn dry_run(
     let mut took = Duration::ZERO;
     for _ in 0..2 {
         let started = Instant::now();
-        let once = run_once(app, new, warm, run);
+        let once = run_once(app, &new.manifest, warm, run);
         let outcome = tokio::time::timeout(limits.deadline, once).await;
         let outcome = outcome.unwrap_or(Err(Failure::Deadline {
             limit: limits.deadline,
@@ -210,14 +211,15 @@ async fn answer(
     }
 }
 
-async fn run_once(
+/// Asks the question once.
+pub async fn run_once(
     app: &App,
-    new: &NewVersion,
+    manifest: &Manifest,
     warm: &Arc<Warm>,
     run: &DryRun,
 ) -> Result<(), Failure> {
-    let limits = &new.manifest.limits;
-    let terms = Arc::new(Terms::of(&new.manifest.name, &new.manifest));
+    let limits = &manifest.limits;
+    let terms = Arc::new(Terms::of(&manifest.name, manifest));
     let Some(code) = &warm.code else {
         if let Some((name, model)) = warm.models.iter().next() {
             let (model, inputs) = (model.model.clone(), run.inputs.clone());
@@ -225,18 +227,14 @@ async fn run_once(
         }
         return Ok(());
     };
-    let memory = (limits.memory.0 as usize).min(app.config.max_instance_memory);
     let models = CallModels::new(warm.clone(), app.scheduler.clone(), terms);
-    let bounds = Limits {
-        memory,
-        deadline: limits.deadline,
-    };
+    let bounds = Caps::new(&app.config).limits(limits, limits.deadline);
     let request = Request {
         id: "dry-run".into(),
         inputs: run.inputs.clone(),
         parameters: run.parameters.clone(),
     };
-    let answer = Arc::new(models).invoke(code, bounds, request).await;
+    let answer = Arc::new(models).invoke(code, bounds, false, request).await;
     answer
         .map(drop)
         .map_err(|error| invoke_failure(error, limits.deadline))

@@ -27,6 +27,11 @@ pub fn run(request: Request) -> Answer {
         "spin" => loop {
             black_box(0);
         },
+        "burn" => {
+            let rounds = text(&request, "rounds").parse::<u64>().unwrap();
+            let sum = (0..rounds).fold(0, |sum: u64, n| sum.wrapping_mul(31) ^ black_box(n));
+            say(&sum.to_string())
+        }
         "sleep" => {
             std::thread::sleep(Duration::from_millis(text(&request, "ms").parse().unwrap()));
             say("slept")
@@ -44,6 +49,9 @@ pub fn run(request: Request) -> Answer {
         "model" => model(&request),
         "load" => load(),
         "hoard" => hoard(),
+        "hold" => hold(),
+        "open" => open(),
+        "miss" => miss(),
         "short-output" => Ok(output(Tensor {
             name: "x".into(),
             dtype: Dtype::F32,
@@ -248,6 +256,33 @@ fn load() -> Answer {
         Ok(_) => say("loaded"),
         Err(error) => Err(invalid(&format!("{:?}: {}", error.code(), error.data()))),
     }
+}
+
+/// Holds a model's context, and computes nothing with it.
+fn hold() -> Answer {
+    let model = graph::load_by_name("double").unwrap();
+    let context = model.init_execution_context().unwrap();
+    loop {
+        black_box(&context);
+    }
+}
+
+/// Opens a model over and over, and keeps all that it is given.
+fn open() -> Answer {
+    let mut held = Vec::new();
+    loop {
+        held.push(graph::load_by_name("double").unwrap());
+    }
+}
+
+/// Asks for models that aren't there by long names, and keeps the errors.
+fn miss() -> Answer {
+    let name = "x".repeat(1 << 20);
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        held.push(graph::load_by_name(&name).unwrap_err());
+    }
+    say(&held[0].data().len().to_string())
 }
 
 /// Makes tensors at the host until it refuses.

@@ -1,0 +1,94 @@
+//! What an instance may use, and what it keeps where its function asks for reuse.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use firebox_tests::{Answer, Bundle, Server, guests, onnx};
+use serde_json::json;
+
+/// The probe with further lines of its manifest: first of `[function]`, then whole tables.
+fn probe(lines: &str) -> Bundle {
+    let component = guests::component_of(&guests::guest("probe"));
+    Bundle::of_component(component).with_lines(lines)
+}
+
+async fn call(server: &Server, function: &str, mode: &str) -> Answer {
+    let path = format!("/v1/functions/{function}/invoke?mode={mode}");
+    server.invoke_at(&path, r#"{"x": [[1, 2]]}"#).await
+}
+
+/// How often the instance that answers has been called so far.
+async fn count(server: &Server, model: &str) -> String {
+    let input = json!({"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]});
+    let request = json!({"inputs": [input], "parameters": {"mode": "counter"}});
+    let path = format!("/v2/models/{model}/infer");
+    let answer = server.post(&path, &request).await.expect(200).json();
+    answer["parameters"]["said"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn processor_time_is_limited_where_the_manifest_says_so() {
+    let server = Server::start().await;
+    server
+        .deploy("probe", &probe("[limits]\ncpu = \"100ms\"\n"))
+        .await;
+    let began = std::time::Instant::now();
+    let spun = call(&server, "probe", "spin").await;
+    spun.refused(502, &["100ms of processor time", "[limits] cpu"]);
+    assert!(began.elapsed().as_secs() < 9, "long before the deadline");
+    // Asleep it uses none.
+    call(&server, "probe", "sleep&ms=400").await.expect(200);
+}
+
+#[tokio::test]
+async fn tensors_that_a_guest_holds_are_limited() {
+    let server = Server::start().await;
+    let component = guests::component_of(&guests::guest("probe"));
+    let bundle = Bundle::of_component(component).with_model("double", onnx::add_one());
+    server.deploy("usual", &bundle).await;
+    let limited = bundle.with_lines("[limits]\ntensors = \"8MiB\"\n");
+    server.deploy("limited", &limited).await;
+    let refused = call(&server, "limited", "hoard").await;
+    refused.refused(400, &["TooLarge", "of 8388608 bytes"]);
+    let usual = call(&server, "usual", "hoard").await.expect(400);
+    assert!(!usual.text().contains("TooLarge"), "{}", usual.text());
+}
+
+#[tokio::test]
+async fn state_goes_from_request_to_request_where_it_is_asked_for_and_never_further() {
+    let server = Server::start().await;
+    server.deploy("plain", &probe("")).await;
+    for _ in 0..2 {
+        assert_eq!(count(&server, "plain").await, "1");
+    }
+    let reused = probe("reuse = true\n");
+    server.deploy("reused", &reused).await;
+    for calls in ["1", "2", "3"] {
+        assert_eq!(count(&server, "reused").await, calls);
+    }
+    // Another function, and another version, with the very same component.
+    server.deploy("other", &reused).await;
+    assert_eq!(count(&server, "other").await, "1");
+    let second = reused.with_lines("[limits]\ndeadline = \"9s\"\n");
+    server.deploy("reused", &second).await;
+    assert_eq!(count(&server, "reused/versions/2").await, "1");
+    assert_eq!(count(&server, "reused").await, "4");
+    // An instance that was stopped never answers again.
+    call(&server, "reused", "panic").await.expect(502);
+    assert_eq!(count(&server, "reused").await, "1");
+    // One that answers with an error does.
+    call(&server, "reused", "refuse").await.expect(400);
+    assert_eq!(count(&server, "reused").await, "2");
+}
+
+#[tokio::test]
+async fn no_more_instances_are_kept_than_the_server_allows() {
+    let server = Server::start_with(&["--idle-instances", "0"]).await;
+    server.deploy("reused", &probe("reuse = true\n")).await;
+    for _ in 0..2 {
+        assert_eq!(count(&server, "reused").await, "1");
+    }
+}
