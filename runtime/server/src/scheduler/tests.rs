@@ -396,7 +396,7 @@ fn what_a_function_uses_in_the_batch_tier_is_not_held_against_its_callers() {
         terms("shared", "on-demand", ""),
         terms("other", "on-demand", ""),
     );
-    let jobs = Arc::new(shared.in_batch_tier());
+    let jobs = Arc::new(shared.in_batch());
     for _ in 0..100 {
         waiting.push(&jobs).unwrap();
         waiting.push(&shared).unwrap();
