@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project, residency,
-    rollback, rollout, serve, shadow, traffic, versions,
+    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project,
+    residency, rollback, rollout, serve, shadow, traffic, versions,
 };
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.

@@ -10,10 +10,10 @@ use wasmtime::{PoolConcurrencyLimitError, Store, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::{Function, FunctionPre};
+use crate::cpu::OutOfCpu;
 use crate::engine::Inner;
 use crate::reuse::{Idle, Kept};
 use crate::state::{Grants, State};
-use crate::cpu::OutOfCpu;
 use crate::{
     Context, CpuMeter, InvokeError, Limits, LinkError, Request, Response, Sandbox, Usage, convert,
 };
