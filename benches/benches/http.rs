@@ -1,5 +1,6 @@
 //! What a caller sees over HTTP: a call of a function that gives its input back, against a route of
-//! the same server that does nothing, one caller at a time on one kept connection, and many at once.
+//! the same server that does nothing, and a kept answer of the same function, one caller at a time on
+//! one kept connection, and many at once.
 
 #![allow(
     clippy::indexing_slicing,
@@ -21,7 +22,10 @@ const CALLERS: usize = 32;
 async fn main() {
     let server = Server::start().await;
     let probe = guests::component_of(&guests::guest("probe"));
-    server.deploy("probe", &Bundle::of_component(probe)).await;
+    let probe = Bundle::of_component(probe);
+    server.deploy("probe", &probe).await;
+    let kept = probe.with_lines("[cache]\nttl = \"1h\"");
+    server.deploy("kept", &kept).await;
     server
         .deploy("adder", &Bundle::of_model(onnx::add_one()))
         .await;
@@ -35,11 +39,16 @@ async fn main() {
         "/v1/functions/probe/invoke?mode=echo",
         r#"{"x": [[1, 2]]}"#,
     );
+    let hit = request(
+        Method::POST,
+        "/v1/functions/kept/invoke?mode=echo",
+        r#"{"x": [[1, 2]]}"#,
+    );
     let model = request(Method::POST, "/v1/functions/adder/invoke", r#"{"x": [1]}"#);
 
-    let mut rounds: [Vec<Series>; 3] = Default::default();
+    let mut rounds: [Vec<Series>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        for (request, rounds) in [&route, &guest, &model].into_iter().zip(&mut rounds) {
+        for (request, rounds) in [&route, &guest, &model, &hit].into_iter().zip(&mut rounds) {
             call(&client, request).await;
             let mut times = Vec::with_capacity(CALLS);
             for _ in 0..CALLS {
@@ -48,11 +57,12 @@ async fn main() {
             rounds.push(Series::new(times));
         }
     }
-    let [route, echo, adder] = rounds;
+    let [route, echo, adder, kept] = rounds;
     println!("one caller, one kept connection");
     println!("  a route that does nothing     {}", route[ROUNDS / 2]);
     println!("  a guest that echoes its input {}", echo[ROUNDS / 2]);
     println!("  a model without a guest       {}", adder[ROUNDS / 2]);
+    println!("  an echo that was kept         {}", kept[ROUNDS / 2]);
     println!(
         "  the guest's call adds         {} ms",
         Spread::of_difference(&echo, &route)
@@ -61,10 +71,15 @@ async fn main() {
         "  the model's call adds         {} ms",
         Spread::of_difference(&adder, &route)
     );
+    println!(
+        "  the kept answer adds          {} ms",
+        Spread::of_difference(&kept, &route)
+    );
 
     let rates = [
         throughput(&client, &guest).await,
         throughput(&client, &model).await,
+        throughput(&client, &hit).await,
     ];
     println!("{CALLERS} callers at once");
     println!(
@@ -74,6 +89,10 @@ async fn main() {
     println!(
         "  a model without a guest       {} calls a second",
         rates[1]
+    );
+    println!(
+        "  an echo that was kept         {} calls a second",
+        rates[2]
     );
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Model, Options, Signature, Tensor};
 use firebox_sandbox::{
-    Assets, Component, Context, Limits, ModelError, Models, Network, Parameter, Request, Response,
-    Sandbox, SandboxConfig,
+    Assets, Component, Context, CpuMeter, Limits, ModelError, Models, Network, Parameter, Request,
+    Response, Sandbox, SandboxConfig,
 };
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -59,6 +59,7 @@ impl Function {
             assets,
             network: Network::default(),
             reuse: false,
+            cpu: CpuMeter::default(),
         };
         Function {
             component,

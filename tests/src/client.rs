@@ -161,6 +161,16 @@ impl Server {
         send(self.request(Method::POST, path).body(body)).await
     }
 
+    /// The sum of the samples of a metric whose labels hold each of `labels`.
+    pub async fn metric(&self, metric: &str, labels: &[&str]) -> f64 {
+        let text = self.get("/metrics").await.expect(200).text();
+        let of_metric = |line: &&str| line.split(['{', ' ']).next() == Some(metric);
+        let lines = text.lines().filter(of_metric);
+        let samples = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        samples.map(value).sum()
+    }
+
     /// A V2 inference with this JSON body.
     pub async fn infer(&self, function: &str, body: &Value) -> Answer {
         self.post(&format!("/v2/models/{function}/infer"), body)

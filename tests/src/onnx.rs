@@ -59,8 +59,9 @@ pub fn running_sum() -> Vec<u8> {
     model(&node("CumSum", &["x", "axis"]), &[axis], &["batch", "n"])
 }
 
-/// `y = weights[x]`, element by element: as many weights as wanted, and next to nothing to compute.
-pub fn lookup(weights: &[f32]) -> Vec<u8> {
+/// `y = weights[x]`, element by element, the weights being `pattern` so many times: a model as large
+/// as wanted, with next to nothing to compute.
+pub fn lookup(pattern: &[f32], times: usize) -> Vec<u8> {
     /// AttributeProto.type, whose number needs two bytes, is INT.
     const TYPE_INT: [u8; 3] = [0xA0, 0x01, 2];
     let attribute = [text(1, "to"), int(3, INT64), TYPE_INT.to_vec()].concat();
@@ -78,8 +79,9 @@ pub fn lookup(weights: &[f32]) -> Vec<u8> {
         text(4, "Gather"),
     ]
     .concat();
-    let raw: Vec<u8> = weights.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let dims = int(1, weights.len() as u64);
+    let raw: Vec<u8> = pattern.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let raw = raw.repeat(times);
+    let dims = int(1, (pattern.len() * times) as u64);
     let constant = [dims, int(2, FLOAT), text(8, "weights"), part(9, &raw)].concat();
     let vector = VECTOR.map(str::to_owned);
     graph(&[cast, gather], &[constant], &vector, &vector)

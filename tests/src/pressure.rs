@@ -46,10 +46,10 @@ impl Pressure {
         for at in 0..self.models {
             let (least, most) = (self.smallest as f64, self.largest as f64);
             let bytes = least * (most / least).powf(chance.share());
-            let weights = (bytes / 4.0) as usize;
-            report.model_bytes += weights * 4;
-            let weights: Vec<f32> = (0..weights).map(|n| (at * 7 + n % 1000) as f32).collect();
-            let tar = Bundle::of_model(onnx::lookup(&weights)).tar(&name(at));
+            let pattern: Vec<f32> = (0..1000).map(|n| (at * 7 + n) as f32).collect();
+            let times = (bytes / 4000.0) as usize;
+            report.model_bytes += times * 4000;
+            let tar = Bundle::of_model(onnx::lookup(&pattern, times)).tar(&name(at));
             let bundle = zstd::encode_all(tar.as_slice(), 1).expect("memory can be compressed");
             server.upload(&name(at), bundle).await.expect(201);
         }

@@ -147,6 +147,43 @@ impl Server {
         kib * 1024
     }
 
+    /// Lets no file of the process grow beyond so many bytes from now on, as a full disk would; `None`
+    /// lifts that.
+    pub fn limit_file_size(&self, bytes: Option<u64>) {
+        let limit = libc::rlimit {
+            rlim_cur: bytes.unwrap_or(libc::RLIM_INFINITY),
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        let pid = libc::pid_t::try_from(self.pid()).unwrap();
+        // SAFETY: `prlimit` reads `limit`, which outlives the call, and is told to write nowhere.
+        #[allow(unsafe_code, reason = "std has no way to set a limit of a process")]
+        let set = unsafe {
+            libc::prlimit(
+                pid,
+                libc::RLIMIT_FSIZE,
+                &raw const limit,
+                std::ptr::null_mut(),
+            )
+        };
+        assert_eq!(
+            set,
+            0,
+            "the limit can be set: {}",
+            io::Error::last_os_error()
+        );
+    }
+
+    /// Processor time that the process has used, in seconds: `utime` and `stime` of
+    /// `/proc/<pid>/stat`, in hundredths.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name of the process may hold anything, but ends with the last parenthesis.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        ticks as f64 / 100.0
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&self) -> bool {
         self.process.lock().unwrap().try_wait().unwrap().is_none()

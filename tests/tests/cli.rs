@@ -66,6 +66,7 @@ fn help_tells_every_command_and_each_has_its_own() {
         "bench",
         "deploy",
         "invoke",
+        "jobs",
         "functions",
         "versions",
         "residency",
@@ -75,6 +76,7 @@ fn help_tells_every_command_and_each_has_its_own() {
         "download",
         "rollout",
         "shadow",
+        "cost",
         "devices",
         "demo",
     ];

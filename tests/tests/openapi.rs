@@ -83,8 +83,19 @@ impl Description {
                     .get(kind)
                     .or(content.get("application/octet-stream"));
                 let media = media.unwrap_or_else(|| panic!("{what}: {kind} is not described"));
-                if kind.ends_with("json") && content.get(kind).is_some() {
-                    let found = faults(&self.document, &media["schema"], &answer.json());
+                let told = match kind {
+                    _ if content.get(kind).is_none() => Vec::new(),
+                    // What is described is a line.
+                    "application/x-ndjson" => {
+                        let text = answer.text();
+                        let lines = text.lines().map(serde_json::from_str);
+                        lines.collect::<Result<Vec<Value>, _>>().unwrap()
+                    }
+                    kind if kind.ends_with("json") => vec![answer.json()],
+                    _ => Vec::new(),
+                };
+                for told in told {
+                    let found = faults(&self.document, &media["schema"], &told);
                     assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
                 }
             }
@@ -210,6 +221,10 @@ async fn every_path_answers_as_it_is_described() {
             200,
         ),
         ("get", format!("{f}/shadow"), None, 200),
+        ("get", "/v1/cost".to_owned(), None, 200),
+        ("get", format!("{f}/cost"), None, 200),
+        ("get", format!("{f}/versions/1/cost"), None, 200),
+        ("get", format!("{f}/versions/7/cost"), None, 404),
         ("delete", format!("{f}/versions/1"), None, 409),
         ("post", format!("{f}/invoke"), Some(x.clone()), 200),
         ("post", format!("{f}/invoke"), Some(json!({"y": 1})), 400),
@@ -267,12 +282,65 @@ async fn every_path_answers_as_it_is_described() {
         let answer = description.call(&server, method, &path, body).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
     }
+    jobs(&mut description, &server).await;
     let never: Vec<String> = description
         .operations()
         .difference(&description.called)
         .cloned()
         .collect();
     assert!(never.is_empty(), "described and never called: {never:?}");
+}
+
+/// What is said of jobs, whose paths have ids.
+async fn jobs(description: &mut Description, server: &Server) {
+    server
+        .deploy("lines", &Bundle::of_model(onnx::add_one()))
+        .await;
+    let x = json!({"x": [0]});
+    let bad = server.submitted("lines/jobs", "1").await;
+    server.job_done(&bad).await;
+    let f = "/v1/functions/lines";
+    let path = format!("{f}/jobs");
+    let submit = Some(x.clone());
+    let answer = description.call(server, "post", &path, submit).await;
+    let job = answer.expect(202).json()["job"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    server.job_done(&job).await;
+    let job = format!("/v1/jobs/{job}");
+    for (method, path, body, status) in [
+        ("post", format!("{f}/versions/1/jobs"), Some(x.clone()), 202),
+        (
+            "post",
+            format!("{f}/labels/gold/jobs"),
+            Some(x.clone()),
+            404,
+        ),
+        ("post", "/v1/functions/nobody/jobs".to_owned(), Some(x), 404),
+        ("post", path.clone(), None, 422),
+        ("get", path, None, 200),
+        ("get", "/v1/functions/nobody/jobs".to_owned(), None, 404),
+        ("get", "/v1/jobs?limit=1".to_owned(), None, 200),
+        ("get", "/v1/jobs?limit=many".to_owned(), None, 400),
+        ("get", job.clone(), None, 200),
+        ("get", format!("{job}0"), None, 404),
+        ("get", format!("{job}/results"), None, 200),
+        (
+            "get",
+            format!("/v1/jobs/{bad}/results?failed=true"),
+            None,
+            200,
+        ),
+        ("get", format!("{job}/results?failed=perhaps"), None, 400),
+        ("post", format!("{job}/cancel"), None, 409),
+        ("post", format!("{job}/retry"), None, 409),
+        ("delete", job.clone(), None, 204),
+        ("delete", job, None, 404),
+    ] {
+        let answer = description.call(server, method, &path, body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+    }
 }
 
 #[tokio::test]

@@ -18,10 +18,8 @@ const MIB: usize = 1 << 20;
 
 /// A model that takes so many bytes, and answers `x` with `first + x`.
 fn model(bytes: usize, first: usize) -> Vec<u8> {
-    let weights: Vec<f32> = (0..bytes / 4)
-        .map(|at| (first + at % 1024) as f32)
-        .collect();
-    onnx::lookup(&weights)
+    let pattern: Vec<f32> = (first..first + 1024).map(|number| number as f32).collect();
+    onnx::lookup(&pattern, (bytes / 4096).max(1))
 }
 
 /// A version of one such model.
@@ -117,6 +115,34 @@ async fn versions_that_share_a_model_share_its_memory() {
     let overview = server.get("/v1/residency").await.expect(200).json();
     let held = overview["model_memory"]["held_bytes"].as_u64().unwrap();
     assert!(held < 2 * QUARTERS_5 as u64, "{held}");
+}
+
+#[tokio::test]
+async fn mapped_code_has_a_budget_of_its_own() {
+    let server = Server::start().await;
+    let names = ["first", "second", "third"];
+    for name in names {
+        let small = Bundle::of_component(guests::small());
+        server.deploy(name, &small).await;
+    }
+    server.invoke("first", "{}").await.expect(200);
+    let code = standing(&server, "first", 1).await["code_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!(code > 0);
+    let room_for_two = format!("{}B", code * 5 / 2);
+    let server = server.stop().await;
+    let server = server.again_with(&["--code-memory", &room_for_two]).await;
+    for name in names {
+        server.invoke(name, "{}").await.expect(200);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let first = standing(&server, "first", 1).await;
+    assert_eq!(first["residency"], "cold");
+    assert_eq!(first["reason"], "evicted for third version 1");
+    let moves: Vec<_> = first["moves"].as_array().unwrap().iter().rev().collect();
+    let way: Vec<_> = moves.iter().map(|m| m["to"].as_str().unwrap()).collect();
+    assert_eq!(way, ["linked", "resident", "cold"]);
 }
 
 #[tokio::test]
@@ -256,7 +282,7 @@ mod realtime {
     #[tokio::test]
     async fn a_version_is_there_before_it_takes_traffic_and_stays() {
         let server = Server::start_with(&["--model-memory", "3MiB"]).await;
-        server.deploy("net", &bundle(1000, 0, "")).await;
+        server.deploy("net", &bundle(4096, 0, "")).await;
         server
             .deploy("net", &bundle(QUARTERS_5, 10, REALTIME))
             .await;
@@ -295,6 +321,23 @@ mod realtime {
     }
 
     #[tokio::test]
+    async fn a_rollout_begins_when_its_version_is_there() {
+        let server = Server::start().await;
+        server.deploy("net", &bundle(4096, 0, "")).await;
+        let realtime = bundle(QUARTERS_5, 10, REALTIME);
+        server.deploy("net", &realtime).await;
+        let rollout = json!({"to": 2, "steps": "10%:1h,100%"});
+        let path = "/v1/functions/net/rollout";
+        server.post(path, &rollout).await.expect(201);
+        let canary = standing(&server, "net", 2).await;
+        assert_eq!(canary["residency"], "resident");
+        assert_eq!(
+            (&canary["pinned"], &canary["reason"]),
+            (&json!(true), &json!("realtime traffic"))
+        );
+    }
+
+    #[tokio::test]
     async fn the_first_version_is_ready_when_its_upload_is_answered() {
         let server = Server::start().await;
         let sample = "[sample]\nbody = \"sample.json\"\n";
@@ -312,7 +355,7 @@ mod realtime {
     async fn what_the_budget_cannot_pin_is_refused_with_the_figures() {
         let server = Server::start_with(&["--model-memory", "3MiB"]).await;
         for (at, name) in ["first", "second", "third"].into_iter().enumerate() {
-            server.deploy(name, &bundle(1000, 7, "")).await;
+            server.deploy(name, &bundle(4096, 7, "")).await;
             let realtime = bundle(QUARTERS_5, at * 10, REALTIME);
             server.deploy(name, &realtime).await;
         }
@@ -350,6 +393,27 @@ mod realtime {
         refused.refused(422, &["net version 2", "realtime"]);
         assert_eq!(ask(&server, "net").await, json!({"y": [2.0]}));
     }
+}
+
+#[tokio::test]
+async fn deleting_a_function_gives_its_memory_back() {
+    let server = Server::start().await;
+    let large = 48 * MIB;
+    server.deploy("net", &bundle(large, 0, "")).await;
+    ask(&server, "net").await;
+    let loaded = server.resident_bytes();
+    server.delete("/v1/functions/net").await.expect(204);
+    let began = Instant::now();
+    while server.resident_bytes() + large as u64 * 3 / 4 > loaded {
+        let waited = began.elapsed();
+        assert!(
+            waited < Duration::from_secs(10),
+            "{loaded} bytes, and still as many"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let overview = server.get("/v1/residency").await.expect(200).json();
+    assert_eq!(overview["model_memory"]["held_bytes"], 0);
 }
 
 #[tokio::test]

@@ -289,6 +289,53 @@ pub struct RolloutEnd {
     pub reason: String,
 }
 
+/// `GET /v1/jobs`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct JobList {
+    /// Newest first.
+    pub jobs: Vec<Job>,
+    /// Where there are more, what to ask for.
+    pub next: Option<String>,
+}
+
+/// `GET /v1/jobs/{id}`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub job: String,
+    /// The function's name.
+    pub function: String,
+    /// The version that answers.
+    pub version: u32,
+    /// `queued`, `running`, `paused`, `done`, `cancelled` or `failed`.
+    pub state: String,
+    /// Why it is paused or has failed, or who cancelled it.
+    pub reason: Option<String>,
+    /// How many items it has.
+    pub items: u64,
+    /// Those with an answer.
+    pub succeeded: u64,
+    /// Those with an error.
+    pub failed: u64,
+    /// The share of items with a result, from 0 to 1.
+    pub progress: f64,
+    /// How long it still takes, where that is known.
+    pub eta_ms: Option<u64>,
+    /// Who submitted it.
+    pub author: String,
+    /// RFC 3339.
+    pub created: String,
+    /// RFC 3339.
+    pub ended: Option<String>,
+}
+
+impl Job {
+    /// Whether there is still work to do.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state.as_str(), "queued" | "running" | "paused")
+    }
+}
+
 /// `GET /v1/functions/{f}/shadow`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Shadows {

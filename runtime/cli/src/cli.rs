@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, demo, deploy, download, functions, invoke, labels, project, residency, rollback,
-    rollout, serve, shadow, traffic, versions,
+    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project,
+    residency, rollback, rollout, serve, shadow, traffic, versions,
 };
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
@@ -65,6 +65,8 @@ enum Ask {
     Deploy(deploy::DeployArgs),
     /// Call a function
     Invoke(invoke::InvokeArgs),
+    /// Submit many inputs at once, and get their results
+    Jobs(jobs::JobsArgs),
     /// List the functions of a server
     Functions(functions::FunctionsArgs),
     /// List the versions of a function
@@ -83,6 +85,8 @@ enum Ask {
     Rollout(rollout::RolloutArgs),
     /// Show how a version that gets copies of requests compares
     Shadow(shadow::ShadowArgs),
+    /// Show what versions have used, and what that costs
+    Cost(cost::CostArgs),
     /// Delete a version, or a function with all of them
     Delete(functions::DeleteArgs),
     /// List what models can run on
@@ -105,6 +109,7 @@ async fn ask(command: Ask, client: &Client) -> Result {
     match command {
         Ask::Deploy(args) => deploy::deploy(args, client).await,
         Ask::Invoke(args) => invoke::invoke(args, client).await,
+        Ask::Jobs(args) => jobs::jobs(args, client).await,
         Ask::Functions(args) => functions::functions(args, client).await,
         Ask::Versions(args) => versions::versions(args, client).await,
         Ask::Residency(args) => residency::residency(args, client).await,
@@ -114,6 +119,7 @@ async fn ask(command: Ask, client: &Client) -> Result {
         Ask::Download(args) => download::download(args, client).await,
         Ask::Rollout(args) => rollout::rollout(args, client).await,
         Ask::Shadow(args) => shadow::shadow(args, client).await,
+        Ask::Cost(args) => cost::cost(args, client).await,
         Ask::Delete(args) => functions::delete(args, client).await,
         Ask::Devices(args) => functions::devices(args, client).await,
     }

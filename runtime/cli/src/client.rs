@@ -128,7 +128,13 @@ impl Client {
         self.json(request.body(bundle)).await
     }
 
-    async fn json(&self, request: RequestBuilder) -> Result<Value> {
+    /// A request of the author's, with an answer in JSON.
+    pub async fn submit(&self, request: RequestBuilder) -> Result<Value> {
+        self.json(self.signed(request)).await
+    }
+
+    /// A request with an answer in JSON.
+    pub async fn json(&self, request: RequestBuilder) -> Result<Value> {
         let answer = self.send(request).await?;
         self.read(answer).await
     }

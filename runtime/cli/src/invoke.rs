@@ -95,7 +95,7 @@ impl FromStr for Header {
 
 /// `key=value`
 #[derive(Clone, Debug, PartialEq)]
-struct Parameter(String, String);
+pub struct Parameter(pub String, pub String);
 
 impl FromStr for Parameter {
     type Err = String;
@@ -281,7 +281,7 @@ fn body(args: BodyArgs) -> Result<(Vec<u8>, &'static str)> {
 }
 
 /// The media type that a file's name tells.
-fn content_type(file: &Path) -> &'static str {
+pub fn content_type(file: &Path) -> &'static str {
     let extension = file.extension().and_then(|extension| extension.to_str());
     match extension.map(str::to_ascii_lowercase).as_deref() {
         Some("json") => JSON,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use firebox_server::config::{ConfigError, LogFormat, Sources};
 use firebox_server::{Server, ServerError};
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -71,6 +72,7 @@ pub fn serve(args: ServeArgs) -> Result {
     runtime.block_on(async {
         // Heard from here on, so that a stop during the start is an orderly one too.
         let stop = told_to_stop()?;
+        bear_file_limits()?;
         let server = Server::bind(config)
             .await
             .map_err(|error| explained(&error))?;
@@ -145,6 +147,16 @@ fn told_to_stop() -> Result<impl Future<Output = ()> + Send + 'static> {
         }
         tracing::info!("told to stop; requests in flight are finished first");
     })
+}
+
+/// A write beyond the limit of a file's size (`ulimit -f`) is an error like that of a full disk. By
+/// default it would end the process.
+fn bear_file_limits() -> Result {
+    let kind = SignalKind::from_raw(Signal::XFSZ.as_raw());
+    // Once listened for, it stays so.
+    signal(kind)
+        .map(drop)
+        .context(|| "signals can't be listened for".into())
 }
 
 fn explained(error: &ServerError) -> Failure {

@@ -49,6 +49,7 @@ pub struct Model {
     /// Inputs whose values choose a branch, so that a plan holds for one value only.
     selecting: Vec<bool>,
     plans: Mutex<Vec<(Key, Arc<Plan>)>>,
+    device: Device,
     machine: Machine,
     threads: Option<ThreadPool>,
     weight_bytes: usize,
@@ -96,6 +97,7 @@ impl Model {
             signature,
             selecting,
             plans,
+            device: options.device,
             machine,
             threads,
             weight_bytes,
@@ -129,6 +131,11 @@ impl Model {
     /// Bytes of weights that are held; plans and what a run needs come on top.
     pub fn weight_bytes(&self) -> usize {
         self.weight_bytes
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// How many steps fall back to the processor in the plans that are kept, as the model's

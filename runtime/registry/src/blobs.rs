@@ -152,7 +152,8 @@ impl Blobs {
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The paths of what is in a folder.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let of = |e| RegistryError::io(folder, e);
     fs::read_dir(folder)
         .map_err(of)?

@@ -36,6 +36,11 @@ impl Digest {
         Ok(reader.finish())
     }
 
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first eight bytes as an integer: evenly spread, and the same everywhere.
     pub fn leading(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{FunctionName, PolicyError, PolicyRecord, Revision, VersionNumber};
+use crate::{FunctionName, JobId, JobState, PolicyError, PolicyRecord, Revision, VersionNumber};
 
 /// Why the registry didn't do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +115,32 @@ pub enum RegistryError {
         /// Why.
         reason: String,
     },
+    /// A version that an open job uses can't be deleted.
+    #[error("version {number} of `{function}` is in use by job {id}, which is {} still", .state.name())]
+    VersionHasJob {
+        /// The function.
+        function: FunctionName,
+        /// The version.
+        number: VersionNumber,
+        /// The job.
+        id: JobId,
+        /// What is going on with it.
+        state: JobState,
+    },
+    /// No job of this id.
+    #[error("there is no job {id}")]
+    JobNotFound {
+        /// What was asked for.
+        id: JobId,
+    },
+    /// A job is in another state.
+    #[error("job {id} {reason}")]
+    JobConflict {
+        /// The job.
+        id: JobId,
+        /// Why not.
+        reason: String,
+    },
     /// The version's bundle isn't kept.
     #[error(
         "the bundle of version {number} of `{function}` was not kept: it is from before bundles were"
@@ -185,6 +211,7 @@ impl RegistryError {
         Some(match self {
             Self::Locked { .. } => "stop the other server, or give this one another --data",
             Self::VersionInUse { .. } => "move its traffic and labels to another version first",
+            Self::VersionHasJob { .. } => "wait until the job has ended, or cancel it",
             Self::Policy(error) => error.hint(),
             Self::StalePolicy { .. } => "read the policy again, and change what it is now",
             Self::PolicyGone { .. } => "go back to another policy, or upload those versions again",
@@ -205,6 +232,8 @@ impl RegistryError {
             | Self::PolicyNotFound { .. }
             | Self::NoEarlierPolicy { .. }
             | Self::NumbersUsedUp { .. }
+            | Self::JobNotFound { .. }
+            | Self::JobConflict { .. }
             | Self::Io { .. } => return None,
         })
     }

@@ -28,6 +28,7 @@ mod blobs;
 pub mod bundle;
 mod digest;
 mod error;
+mod job;
 mod manifest;
 mod names;
 mod nearest;
@@ -40,13 +41,17 @@ mod sizes;
 mod split;
 mod sticky;
 mod store;
+mod usage;
 
 pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
 pub use digest::{Digest, Digesting, InvalidDigest};
 pub use error::RegistryError;
+pub use job::{
+    InvalidJobId, JobId, JobMove, JobProgress, JobProtocol, JobRecord, JobState, NewJob,
+};
 pub use manifest::{
-    Batching, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection, Network,
-    Precision, Sample, Scaling, Tier,
+    Batching, Cache, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection,
+    Network, Precision, Sample, Scaling, Tier,
 };
 pub use names::{FunctionName, InvalidName, InvalidVersion, Label, VersionNumber};
 pub use nearest::nearest;
@@ -58,3 +63,4 @@ pub use share::{BasisPoints, InvalidShare};
 pub use sizes::{ByteSize, InvalidSize};
 pub use split::Split;
 pub use sticky::{InvalidStickyKey, StickyKey};
+pub use usage::UsageRecord;

@@ -43,6 +43,9 @@ pub struct Manifest {
     /// When memory is given back.
     #[serde(default)]
     pub scaling: Scaling,
+    /// How answers are kept; absent where none are. Left out then, so that older builds read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
     /// The request of the dry run at upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
@@ -198,6 +201,26 @@ impl Default for Scaling {
     }
 }
 
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// How long an answer is kept.
+    #[serde(with = "sizes::time")]
+    pub ttl: Duration,
+    /// Memory of a version's kept answers.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache {
+            ttl: Duration::from_secs(60),
+            max_bytes: ByteSize(16 << 20),
+        }
+    }
+}
+
 /// `[sample]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -321,6 +344,7 @@ impl Manifest {
             assets: BTreeMap::new(),
             limits: Limits::default(),
             scaling: Scaling::default(),
+            cache: None,
             sample: None,
             network: Network::default(),
         }
@@ -368,7 +392,15 @@ impl Manifest {
             let problem = format!("is {}: it must be at most 4GiB", self.limits.tensors);
             return Err(value("limits.tensors", problem));
         }
+        if let Some(cache) = &self.cache
+            && !(ByteSize(1 << 10)..=ByteSize(64 << 30)).contains(&cache.max_bytes)
+        {
+            let problem = format!("is {}: it must be from 1KiB to 64GiB", cache.max_bytes);
+            return Err(value("cache.max_bytes", problem));
+        }
+        let ttl = self.cache.clone().unwrap_or_default().ttl;
         let times = [
+            ("cache.ttl", ttl, Duration::from_millis(1), DAY * 365),
             (
                 "limits.deadline",
                 self.limits.deadline,
@@ -447,7 +479,7 @@ pub(crate) fn is_plain_path(path: &str) -> bool {
 }
 
 /// The keys below each section; `*` stands for any name.
-const KEYS: [(&str, &[&str]); 8] = [
+const KEYS: [(&str, &[&str]); 9] = [
     (
         "",
         &[
@@ -459,6 +491,7 @@ const KEYS: [(&str, &[&str]); 8] = [
             "assets",
             "limits",
             "scaling",
+            "cache",
             "sample",
             "network",
         ],
@@ -471,6 +504,7 @@ const KEYS: [(&str, &[&str]); 8] = [
         &["memory", "deadline", "cpu", "tensors", "concurrency"],
     ),
     ("scaling", &["keep_alive"]),
+    ("cache", &["ttl", "max_bytes"]),
     ("sample", &["body", "content_type"]),
     ("network", &["hosts"]),
 ];
@@ -574,6 +608,9 @@ tensors = "16MiB"
 concurrency = 3
 [scaling]
 keep_alive = "0s"
+[cache]
+ttl = "5m"
+max_bytes = "1MiB"
 [sample]
 body = "samples/readme.md"
 [network]
@@ -623,6 +660,9 @@ hosts = ["example.com:8080"]
         let manifest = Manifest::parse("name = 'a'\n[models.m]\npath = 'm.onnx'").unwrap();
         assert_eq!(manifest.models["m"].precision, Precision::F32);
         assert!(!manifest.to_toml().unwrap().contains("precision"));
+        assert_eq!(manifest.cache, None);
+        let manifest = Manifest::parse("name = 'a'\n[function]\n[cache]").unwrap();
+        assert_eq!(manifest.cache, Some(Cache::default()));
     }
 
     #[test]
@@ -678,6 +718,11 @@ hosts = ["example.com:8080"]
             (
                 "name = 'a'\n[function]\n[limits]\ndeadline = 'soon'",
                 "such as \"10s\"",
+            ),
+            ("name = 'a'\n[function]\n[cache]\nttl = '0s'", "cache.ttl"),
+            (
+                "name = 'a'\n[function]\n[cache]\nmax_bytes = '1B'",
+                "from 1KiB to 64GiB",
             ),
             (
                 "name = 'a'\n[function]\n[assets]\n'../a' = 'a'",

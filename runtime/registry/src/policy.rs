@@ -171,7 +171,7 @@ impl Change {
     }
 
     /// Fit to be kept and to be shown in a terminal.
-    pub(crate) fn tidied(self) -> Change {
+    pub fn tidied(self) -> Change {
         Change {
             author: plain(&self.author, LONGEST_AUTHOR),
             reason: plain(&self.reason, LONGEST_REASON),

@@ -21,9 +21,11 @@ use crate::{
     VersionNumber, VersionRecord, nearest,
 };
 
+mod jobs;
 mod policies;
 mod retention;
 mod rollouts;
+mod usage;
 
 pub use policies::POLICIES_KEPT;
 pub use rollouts::ROLLOUTS_KEPT;
@@ -98,6 +100,11 @@ impl Registry {
         if swept > 0 {
             tracing::info!(files = swept, "removed files of interrupted uploads");
         }
+        let swept = registry.sweep_jobs()?;
+        if swept > 0 {
+            tracing::info!(jobs = swept, "removed files of jobs that are gone");
+        }
+        sync_dir(&registry.dir)?;
         Ok(registry)
     }
 
@@ -318,7 +325,8 @@ impl Registry {
             .transpose()
     }
 
-    /// Deletes a version, which the policy must not name, and the files that only it had.
+    /// Deletes a version, which neither the policy nor an open job must name, and the files that only
+    /// it had.
     pub fn delete_version(&self, function: &FunctionName, number: VersionNumber) -> Result<()> {
         {
             let _changing = self.changing();
@@ -333,6 +341,7 @@ impl Registry {
                     usage,
                 });
             }
+            self.check_no_open_job(function, Some(number))?;
             self.records
                 .write(&record, &[Edit::RemoveVersion(number)])?;
         }
@@ -341,12 +350,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Deletes a function with all its versions. A later function of the same name goes on
-    /// counting where this one stopped.
+    /// Deletes a function with all its versions, unless a job of one is open. A later function of the
+    /// same name goes on counting where this one stopped.
     pub fn delete_function(&self, function: &FunctionName) -> Result<()> {
         {
             let _changing = self.changing();
             let mut record = self.function(function)?;
+            self.check_no_open_job(function, None)?;
             record.deleted = true;
             record.current = PolicyRecord::none(Some(record.current.revision));
             let numbers = self.records.numbers(function)?;
@@ -400,7 +410,11 @@ impl Registry {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_room(&self) -> Result<()> {
+    /// Whether there is room for records.
+    ///
+    /// # Errors
+    /// [`RegistryError::DiskFull`] where there is not.
+    pub fn check_room(&self) -> Result<()> {
         match fs4::available_space(&self.dir) {
             Ok(room) if room < RESERVE_BYTES => Err(RegistryError::DiskFull {
                 dir: self.dir.clone(),

@@ -1,4 +1,6 @@
-//! The records in sled: four trees, written together in one transaction, and then flushed.
+//! The records in sled. What a function has is in four trees, written together in one transaction,
+//! and then flushed; jobs are in a fifth and what versions have used in a sixth, each written by
+//! itself.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,8 +11,8 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use crate::record::{self, SCHEMA};
 use crate::{
-    FunctionName, FunctionRecord, PolicyRecord, RegistryError, Revision, RolloutRecord,
-    VersionNumber, VersionRecord,
+    FunctionName, FunctionRecord, JobId, JobRecord, PolicyRecord, RegistryError, Revision,
+    RolloutRecord, UsageRecord, VersionNumber, VersionRecord,
 };
 
 type Result<T> = std::result::Result<T, RegistryError>;
@@ -34,6 +36,11 @@ pub(crate) struct Records {
     policies: sled::Tree,
     /// Function name, a zero byte, the number in big-endian order → [`RolloutRecord`].
     rollouts: sled::Tree,
+    /// The bytes of the id → [`JobRecord`].
+    jobs: sled::Tree,
+    /// Function name, a zero byte, the version's number in big-endian order → [`UsageRecord`].
+    /// Written by itself: what a version has used is no part of what it is.
+    usage: sled::Tree,
 }
 
 /// One change to what a function has.
@@ -73,6 +80,8 @@ impl Records {
         let versions = db.open_tree("versions").map_err(of)?;
         let policies = db.open_tree("policies").map_err(of)?;
         let rollouts = db.open_tree("rollouts").map_err(of)?;
+        let jobs = db.open_tree("jobs").map_err(of)?;
+        let usage = db.open_tree("usage").map_err(of)?;
         Ok(Records {
             dir: dir.to_owned(),
             db,
@@ -80,6 +89,8 @@ impl Records {
             versions,
             policies,
             rollouts,
+            jobs,
+            usage,
         })
     }
 
@@ -173,6 +184,31 @@ impl Records {
         function: &FunctionName,
     ) -> impl DoubleEndedIterator<Item = Result<RolloutRecord>> {
         self.all(&self.rollouts, &prefix(function), what_rollout)
+    }
+
+    pub(crate) fn job(&self, id: JobId) -> Result<Option<JobRecord>> {
+        self.one(&self.jobs, &id.key(), what_job)
+    }
+
+    /// All jobs, oldest first.
+    pub(crate) fn jobs(&self) -> impl DoubleEndedIterator<Item = Result<JobRecord>> {
+        self.all(&self.jobs, &[], what_job)
+    }
+
+    /// Writes a job's record; it is on the disk when this returns.
+    pub(crate) fn put_job(&self, job: &JobRecord) -> Result<()> {
+        let key = job.id.key();
+        let bytes = record::encode(job, &what_job(&key))?;
+        self.jobs.insert(key, bytes).map_err(self.sled())?;
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
+    }
+
+    /// Removes a job's record; it is gone from the disk when this returns.
+    pub(crate) fn remove_job(&self, id: JobId) -> Result<()> {
+        self.jobs.remove(id.key()).map_err(self.sled())?;
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
     }
 
     /// The record of a key; `what` names it in errors.
@@ -271,6 +307,43 @@ impl Records {
                 return Err(RegistryError::corrupt("a transaction", "it was aborted"));
             }
         }
+        for edit in edits {
+            // Numbers are never used twice, so that what a crash leaves here is never read.
+            if let Edit::RemoveVersion(number) = edit {
+                let removed = self.usage.remove(version_key(name, *number));
+                removed.map_err(self.sled())?;
+            }
+        }
+        self.db.flush().map_err(self.sled())?;
+        Ok(())
+    }
+
+    /// What a version has used, as far as it was written.
+    pub(crate) fn usage(
+        &self,
+        function: &FunctionName,
+        number: VersionNumber,
+    ) -> Result<Option<UsageRecord>> {
+        self.one(&self.usage, &version_key(function, number), what_usage)
+    }
+
+    /// The same of all versions.
+    pub(crate) fn all_usage(&self) -> impl Iterator<Item = Result<UsageRecord>> {
+        self.all(&self.usage, &[], what_usage)
+    }
+
+    /// Writes what versions have used, all or nothing; those that are gone are passed over. On the
+    /// disk when this returns.
+    pub(crate) fn write_usage(&self, usage: &[UsageRecord]) -> Result<()> {
+        let mut batch = sled::Batch::default();
+        for record in usage {
+            let key = version_key(&record.function, record.version);
+            if self.versions.contains_key(&key).map_err(self.sled())? {
+                let bytes = record::encode(record, &what_usage(&key))?;
+                batch.insert(key, bytes);
+            }
+        }
+        self.usage.apply_batch(batch).map_err(self.sled())?;
         self.db.flush().map_err(self.sled())?;
         Ok(())
     }
@@ -354,12 +427,22 @@ fn what_version(key: &[u8]) -> String {
     what("version", key, number.into())
 }
 
+fn what_usage(key: &[u8]) -> String {
+    let number = number_in(key).map_or(0, VersionNumber::get);
+    what("the usage of version", key, number.into())
+}
+
 fn what_policy(key: &[u8]) -> String {
     what("policy", key, last_u64(key))
 }
 
 fn what_rollout(key: &[u8]) -> String {
     what("rollout", key, last_u64(key))
+}
+
+fn what_job(key: &[u8]) -> String {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("the record of job {hex}")
 }
 
 fn last_u64(key: &[u8]) -> u64 {

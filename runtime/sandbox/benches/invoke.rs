@@ -15,8 +15,8 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use firebox_engine::{Signature, Tensor};
 use firebox_sandbox::{
-    Assets, Component, Context, Limits, ModelError, Models, Network, Parameter, Request, Sandbox,
-    SandboxConfig,
+    Assets, Component, Context, CpuMeter, Limits, ModelError, Models, Network, Parameter, Request,
+    Sandbox, SandboxConfig,
 };
 use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -79,6 +79,7 @@ fn probe(runtime: &Runtime, init: &str, snapshot: bool) -> (Component, Context) 
             assets,
             network,
             reuse: false,
+            cpu: CpuMeter::default(),
         },
     )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use firebox_engine::Tensor;
 
-use crate::{Assets, Limits, Models, Network};
+use crate::{Assets, CpuMeter, Limits, Models, Network};
 
 /// One call of a function.
 #[derive(Clone, Debug)]
@@ -69,4 +69,7 @@ pub struct Context {
     /// Whether the call may run in an instance that has answered before, and leave its own for
     /// others: what a function keeps in memory then goes from one request to another.
     pub reuse: bool,
+    /// Counts the processor time of making the instance and computing in it. Models are not in it:
+    /// others run them.
+    pub cpu: CpuMeter,
 }

@@ -10,10 +10,13 @@ use wasmtime::{PoolConcurrencyLimitError, Store, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::{Function, FunctionPre};
+use crate::cpu::OutOfCpu;
 use crate::engine::Inner;
 use crate::reuse::{Idle, Kept};
 use crate::state::{Grants, State};
-use crate::{Context, InvokeError, Limits, LinkError, Request, Response, Sandbox, Usage, convert};
+use crate::{
+    Context, CpuMeter, InvokeError, Limits, LinkError, Request, Response, Sandbox, Usage, convert,
+};
 
 /// A function's code in memory, ready to make instances. Cloning it is cheap.
 #[derive(Clone)]
@@ -132,7 +135,7 @@ impl Component {
             network: context.network,
             models: Some(context.models),
         };
-        let mut call = Call::new(&self.inner, grants)?;
+        let mut call = Call::new(&self.inner, grants)?.metered(context.cpu);
         let function = call
             .run(async |store| self.pre.instantiate_async(store).await)
             .await?;
@@ -152,8 +155,9 @@ pub(crate) struct Call<'a> {
     deadline: tokio::time::Instant,
     /// Time on the thread.
     polled: Duration,
-    /// Processor time; counted only where it is limited.
-    cpu: Duration,
+    /// Processor time, and what was on the meter at the start.
+    cpu: CpuMeter,
+    cpu_before: Duration,
 }
 
 impl<'a> Call<'a> {
@@ -167,10 +171,24 @@ impl<'a> Call<'a> {
 
     /// The next call of an instance.
     fn again(inner: &'a Inner, mut store: Store<State>, id: &str, context: Context) -> Self {
-        let Context { limits, models, .. } = context;
+        let Context {
+            limits,
+            models,
+            cpu,
+            ..
+        } = context;
         store.data_mut().renew(&id.into(), models);
         store.set_hostcall_fuel(limits.memory);
-        Self::of(inner, store, limits)
+        Self::of(inner, store, limits).metered(cpu)
+    }
+
+    /// What it spends is counted by `meter`.
+    fn metered(self, meter: CpuMeter) -> Self {
+        Self {
+            cpu_before: meter.get(),
+            cpu: meter,
+            ..self
+        }
     }
 
     fn of(inner: &'a Inner, store: Store<State>, limits: Limits) -> Self {
@@ -180,7 +198,8 @@ impl<'a> Call<'a> {
             limits,
             deadline: tokio::time::Instant::now() + limits.deadline,
             polled: Duration::ZERO,
-            cpu: Duration::ZERO,
+            cpu: CpuMeter::default(),
+            cpu_before: Duration::ZERO,
         }
     }
 
@@ -191,11 +210,14 @@ impl<'a> Call<'a> {
     ) -> Result<T, InvokeError> {
         let Limits { cpu, deadline, .. } = self.limits;
         let step = timed(step(&mut self.store), &mut self.polled);
-        let step = within(cpu, &mut self.cpu, step);
+        let most = cpu.map(|limit| self.cpu_before + limit);
+        let step = self.cpu.count(most, step);
         match tokio::time::timeout_at(self.deadline, step).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => Err(self.diagnose(&error)),
-            Ok(Err(OutOfCpu { limit })) => Err(InvokeError::Cpu { limit }),
+            Ok(Err(OutOfCpu)) => Err(InvokeError::Cpu {
+                limit: cpu.unwrap_or_default(),
+            }),
             Err(_) => Err(InvokeError::Deadline { limit: deadline }),
         }
     }
@@ -237,42 +259,6 @@ pub(crate) async fn timed<F: Future>(future: F, spent: &mut Duration) -> F::Outp
         answer
     })
     .await
-}
-
-/// A future had more processor time than it may.
-struct OutOfCpu {
-    limit: Duration,
-}
-
-/// Awaits a future, as long as the processor time that it `spent` keeps within a limit. A guest that
-/// computes is asked at each epoch.
-async fn within<F: Future>(
-    limit: Option<Duration>,
-    spent: &mut Duration,
-    future: F,
-) -> Result<F::Output, OutOfCpu> {
-    let Some(limit) = limit else {
-        return Ok(future.await);
-    };
-    let mut future = pin!(future);
-    std::future::poll_fn(|context| {
-        let start = thread_cpu();
-        let answer = future.as_mut().poll(context);
-        *spent += thread_cpu().saturating_sub(start);
-        match answer {
-            Poll::Ready(value) => Poll::Ready(Ok(value)),
-            Poll::Pending if *spent > limit => Poll::Ready(Err(OutOfCpu { limit })),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// The processor time of this thread so far: unlike the wall clock, it stands still while others
-/// have the processor.
-fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(test)]

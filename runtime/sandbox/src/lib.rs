@@ -19,7 +19,9 @@
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
 //! use firebox_engine::Tensor;
-//! use firebox_sandbox::{Assets, Context, Limits, Models, Network, Request, Sandbox, SandboxConfig};
+//! use firebox_sandbox::{
+//!     Assets, Context, CpuMeter, Limits, Models, Network, Request, Sandbox, SandboxConfig,
+//! };
 //!
 //! # async fn show(models: Arc<dyn Models>) -> Result<(), Box<dyn std::error::Error>> {
 //! let sandbox = Sandbox::new(&SandboxConfig::default())?;
@@ -43,6 +45,7 @@
 //!     assets: Assets::none(),
 //!     network: Network::default(),
 //!     reuse: false,
+//!     cpu: CpuMeter::default(),
 //! };
 //! let response = component.invoke(request, context).await?;
 //! println!("{} outputs in {:?}", response.outputs.len(), response.usage.total);
@@ -57,6 +60,7 @@ mod compile;
 mod component;
 mod config;
 mod convert;
+mod cpu;
 mod engine;
 mod epoch;
 mod error;
@@ -73,6 +77,7 @@ pub use call::{Context, Parameter, Request, Response, Usage};
 pub use compile::Compiled;
 pub use component::Component;
 pub use config::{Limits, Pooling, SandboxConfig};
+pub use cpu::{CpuMeter, thread_cpu_time};
 pub use engine::Sandbox;
 pub use error::{CompileError, ErrorCode, GuestError, InvokeError, LinkError, SandboxError};
 pub use models::{ModelError, Models};

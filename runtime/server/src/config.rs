@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cost::Prices;
 use crate::residency::memory;
 
 const MIB: usize = 1 << 20;
@@ -60,10 +61,26 @@ pub struct Config {
     pub max_compute_queue: usize,
     /// How many cold versions and models load at once.
     pub max_loads: usize,
+    /// Memory of all kept answers, in bytes; 0 keeps none.
+    pub cache_memory: usize,
+    /// What is charged for what versions use.
+    pub prices: Prices,
     /// The most bytes of models' weights in memory; idle versions go where another needs the room.
     pub model_memory: u64,
     /// The most bytes of compiled code that are mapped; likewise.
     pub code_memory: u64,
+    /// The most bytes of a job's body.
+    pub max_job_bytes: u64,
+    /// The most items of a job.
+    pub max_job_items: usize,
+    /// The most jobs that are kept, those that have ended included.
+    pub max_jobs: usize,
+    /// The most jobs that run at once; others wait.
+    pub max_running_jobs: usize,
+    /// The most items of one job that are in flight at once.
+    pub max_job_concurrency: usize,
+    /// How long a job is kept after its end.
+    pub job_retention: Duration,
     /// How often idle versions are looked for.
     pub sweep_interval: Duration,
     /// How long requests in flight may go on after the server was told to stop.
@@ -112,8 +129,16 @@ impl Config {
             compute_threads: cores,
             max_compute_queue: 1024,
             max_loads: cores,
+            cache_memory: 64 * MIB,
+            prices: Prices::default(),
             model_memory: memory / 2,
             code_memory: memory / 8,
+            max_job_bytes: 4 << 30,
+            max_job_items: 10_000_000,
+            max_jobs: 10_000,
+            max_running_jobs: 2,
+            max_job_concurrency: 32,
+            job_retention: Duration::from_secs(7 * 24 * 3600),
             sweep_interval: Duration::from_millis(500),
             grace: Duration::from_secs(30),
             log: "info".into(),

@@ -1,4 +1,4 @@
-//! The way of a request behind its protocol: resolve ▸ admit ▸ run ▸ record.
+//! The way of a request behind its protocol: resolve ▸ admit ▸ kept answer, or run ▸ record.
 //!
 //! [`Gateway::open`] resolves the version and lets the request in; the protocol
 //! then reads and decodes the body, calls [`Gateway::run`], encodes the answer,
@@ -20,7 +20,10 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::admission::{Admission, Claim, Place};
+use crate::cache::{Directives, ResponseCache, Served};
+use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
+use crate::cost::{Meter, Prices};
 use crate::metrics::{Clock, Metrics, Spent};
 use crate::problem::{Failure, Shed};
 use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
@@ -31,6 +34,7 @@ use crate::shadow::{Copied, Shadow};
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
 const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
+const COST: HeaderName = HeaderName::from_static("x-firebox-cost");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a function is asked.
@@ -45,7 +49,7 @@ pub struct Question {
 }
 
 /// What it answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// Named tensors.
     pub outputs: Named,
@@ -59,19 +63,22 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
+    callers: Callers,
+    cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
-    caps: Caps,
+    prices: Arc<Prices>,
+    caps: InstanceCaps,
 }
 
 /// The most that an instance is given, whatever its manifest says.
 #[derive(Clone, Copy, Debug)]
-pub struct Caps {
+pub struct InstanceCaps {
     memory: usize,
     tensors: usize,
 }
 
-impl Caps {
+impl InstanceCaps {
     /// As they are set up.
     pub fn new(config: &Config) -> Self {
         Self {
@@ -102,12 +109,19 @@ pub struct Call {
     started: Instant,
     limit: Duration,
     place: Place,
+    _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
+    meter: Meter,
+    /// Given where the caller wants to know what the call costs.
+    prices: Option<Arc<Prices>>,
     recorded: bool,
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
     by_policy: bool,
+    /// What its caller asks of the cache, and what came of it.
+    directives: Directives,
+    served: OnceLock<Served>,
     /// Who is asked as well, the way there, and what.
     shadow: Option<(Arc<Version>, Shadow)>,
     copied: OnceLock<(Question, Named)>,
@@ -166,20 +180,30 @@ impl Gateway {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
+        cache: ResponseCache,
         shadow: Shadow,
         metrics: Metrics,
     ) -> Self {
         let admission = Admission::new(config, &metrics);
-        let caps = Caps::new(config);
+        let caps = InstanceCaps::new(config);
+        let prices = Arc::new(config.prices.clone());
         Self {
             routing,
             residency,
             scheduler,
             admission,
+            callers: Callers::new(),
+            cache,
             shadow,
             metrics,
+            prices,
             caps,
         }
+    }
+
+    /// Who is inside.
+    pub fn callers(&self) -> Callers {
+        self.callers.clone()
     }
 
     /// Resolves the version and lets the request in. `timeout` can only shorten
@@ -244,18 +268,35 @@ impl Gateway {
             started,
             limit,
             place,
+            _inside: self.callers.enter(),
             metrics,
             clocks,
+            meter: Meter::default(),
+            prices: asker.headers.get(COST).map(|_| self.prices.clone()),
             recorded: false,
             by_policy,
+            directives: Directives::of(asker.headers),
+            served: OnceLock::new(),
             shadow,
             copied: OnceLock::new(),
         }))
     }
 
-    /// Answers one call: loads the version if need be, waits for an instance, runs.
+    /// Answers one call: by what is kept, where the version keeps answers; else it is computed.
     pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         call.version.check(&question.inputs)?;
+        let Some(key) = ResponseCache::key(&call.version, &question) else {
+            return self.compute(call, question).await;
+        };
+        let computed = self.compute(call, question);
+        let answer = self.cache.answer(key, &call.directives, computed).await;
+        let (answer, served) = answer?;
+        let _ = call.served.set(served);
+        Ok(answer)
+    }
+
+    /// Loads the version if need be, waits for an instance, runs.
+    async fn compute(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         let lease = match self.residency.resident(&call.version) {
             Some(lease) => lease,
             None => {
@@ -298,15 +339,11 @@ impl Gateway {
         };
         let computed = self
             .scheduler
-            .run(
-                &call.version.terms,
-                name,
-                model.model.clone(),
-                question.inputs,
-            )
+            .run(&call.version.terms, name, model.clone(), question.inputs)
             .await?;
         call.clocks.queue.add(computed.queued);
         call.clocks.compute.add(computed.compute);
+        call.meter.computed(&computed);
         Ok(Answer {
             outputs: computed.outputs,
             parameters: vec![],
@@ -322,7 +359,7 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         let terms = call.version.terms.clone();
         let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
-        let models = Arc::new(models);
+        let models = Arc::new(models.metered(&call.meter));
         let manifest = &call.version.record.manifest;
         let limits = self.caps.limits(&manifest.limits, call.remaining());
         let reuse = manifest
@@ -374,20 +411,31 @@ impl Call {
         {
             self.observe(outcome, &spent);
         }
+        let succeeded = response.status().is_success();
+        self.version.account.charge(&self.meter, succeeded);
+        let served = self.served.get().copied();
         let headers = response.headers_mut();
+        if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
+            served.tell(cache, &self.directives, headers);
+        }
+        if let Some(cost) = self.prices.as_deref().map(|prices| self.meter.cost(prices))
+            && let Ok(cost) = HeaderValue::from_str(&cost)
+        {
+            headers.insert(COST, cost);
+        }
         headers.insert(VERSION, self.version.record.number.get().into());
         let mut buffer = Uuid::encode_buffer();
         let id = self.id.hyphenated().encode_lower(&mut buffer);
         for (name, text) in [
             (PREDICTION_ID, &*id),
-            (SERVER_TIMING, &server_timing(&spent)),
+            (SERVER_TIMING, &server_timing(&spent, &self.meter, served)),
         ] {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         }
         match (self.shadow.take(), self.copied.take()) {
-            (Some((shadow, way)), Some((question, outputs))) if response.status().is_success() => {
+            (Some((shadow, way)), Some((question, outputs))) if succeeded => {
                 let copied = Copied {
                     primary: self.version.clone(),
                     shadow,
@@ -401,9 +449,12 @@ impl Call {
         }
     }
 
-    /// Tells whoever watches the version how the call went.
+    /// Tells whoever watches the version how the call went. An answer that was kept tells nothing:
+    /// it is as quick as the cache and never fails, so a version would look the better the more its
+    /// callers repeat themselves, and a new one, whose cache is empty, the worse.
     fn observe(&self, outcome: Outcome, spent: &Spent) {
-        if self.by_policy {
+        let kept = matches!(self.served.get(), Some(Served::Hit { .. }));
+        if self.by_policy && !kept {
             let now = self.started + spent.total;
             self.version.observe(now, outcome, spent.total);
         }
@@ -449,6 +500,7 @@ impl Drop for Call {
         if !self.recorded {
             let spent = self.spent();
             self.version.metrics(&self.metrics).record(None, &spent);
+            self.version.account.charge(&self.meter, false);
             self.observe(Outcome::Cancelled, &spent);
         }
     }
@@ -477,15 +529,63 @@ fn outcome(status: StatusCode) -> Option<Outcome> {
 }
 
 /// Milliseconds, as the Server Timing specification has them.
-fn server_timing(spent: &Spent) -> String {
+fn server_timing(spent: &Spent, meter: &Meter, served: Option<Served>) -> String {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let cache = served.map_or(String::new(), |served| {
+        format!("cache;desc={}, ", served.name())
+    });
     format!(
-        "queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}",
+        "{cache}queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}, cpu;dur={:.3}",
         ms(spent.queue),
         ms(spent.cold),
         ms(spent.guest),
-        ms(spent.compute)
+        ms(spent.compute),
+        ms(meter.cpu())
     )
+}
+
+/// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
+/// answer, and no place is taken. `id` names the answer in logs.
+pub async fn ask(
+    version: &Version,
+    terms: &Arc<Terms>,
+    warm: &Arc<Warm>,
+    scheduler: &Arc<Scheduler>,
+    question: Question,
+    limits: Limits,
+    id: Uuid,
+) -> Result<Answer, Failure> {
+    version.check(&question.inputs)?;
+    if let Some(code) = &warm.code {
+        // What it uses is its version's cost, as that of any call.
+        let meter = version.account.meter();
+        let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
+        let models = models.metered(&meter);
+        let deadline = limits.deadline;
+        let request = Request {
+            id: question.id.unwrap_or_else(|| id.to_string()),
+            inputs: question.inputs,
+            parameters: question.parameters,
+        };
+        // It must not change what the version's callers find in an instance that is kept.
+        let response = Arc::new(models).invoke(code, limits, false, request).await;
+        let response = response.map_err(|error| {
+            tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
+            invoke_failure(error, deadline)
+        })?;
+        return Ok(Answer {
+            outputs: response.outputs,
+            parameters: response.parameters,
+        });
+    }
+    let model = warm.models.iter().next();
+    let missing = || Failure::Internal("the version has no model".into());
+    let (name, model) = model.ok_or_else(missing)?;
+    let run = scheduler.run(terms, name, model.clone(), question.inputs);
+    Ok(Answer {
+        outputs: run.await?.outputs,
+        parameters: vec![],
+    })
 }
 
 /// A function's failure as a request's; `limit` is the deadline that it had.
@@ -523,6 +623,7 @@ pub struct CallModels {
     terms: Arc<Terms>,
     queued: Clock,
     computed: Clock,
+    meter: Meter,
 }
 
 impl CallModels {
@@ -534,6 +635,15 @@ impl CallModels {
             terms,
             queued: Clock::default(),
             computed: Clock::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    /// What is used from now on is counted by `meter`.
+    pub fn metered(self, meter: &Meter) -> Self {
+        Self {
+            meter: meter.clone(),
+            ..self
         }
     }
 
@@ -548,6 +658,7 @@ impl CallModels {
     ) -> Result<Response, InvokeError> {
         let context = Context {
             limits,
+            cpu: self.meter.guest.clone(),
             models: self,
             assets: code.assets.clone(),
             network: code.network.clone(),
@@ -574,11 +685,12 @@ impl Models for CallModels {
 
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
-            let model = self.find(name)?.model.clone();
+            let model = self.find(name)?.clone();
             match self.scheduler.run(&self.terms, name, model, inputs).await {
                 Ok(computed) => {
                     self.queued.add(computed.queued);
                     self.computed.add(computed.compute);
+                    self.meter.computed(&computed);
                     Ok(computed.outputs)
                 }
                 Err(error) => Err(model_error(name.to_owned(), error)),

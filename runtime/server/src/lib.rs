@@ -14,16 +14,22 @@
 //!
 //! A request flows one way: `connections` bounds what reads it, [`protocol`] decodes it, `gateway` resolves, admits,
 //! runs and records it, with `routing` saying which version answers, `admission`
-//! whether there is room, `residency` what is in memory, `realtime` what stays there, and `scheduler` where
-//! models compute. `rollout` moves traffic under guards, `shadow` copies it. `upload` is the way of a new version and `code` that of its component, `problem` the table of
-//! everything that can go wrong, and `server` the wiring.
+//! whether there is room, `cache` whether the answer is there already, `residency` what is in memory,
+//! `realtime` what stays there, and `scheduler` where models compute. `rollout` moves traffic under
+//! guards, `shadow` copies it; `jobs` answer many inputs on what `callers` leave; `cost` counts what
+//! versions use. `upload` is the way of a new version and `code` that of its component, `problem` the
+//! table of everything that can go wrong, and `server` the wiring.
 
 mod admission;
+mod cache;
+mod callers;
 mod code;
 pub mod config;
 mod connections;
+mod cost;
 mod diff;
 mod gateway;
+mod jobs;
 mod metrics;
 mod openapi;
 mod problem;
@@ -41,5 +47,6 @@ mod tests;
 mod upload;
 
 pub use config::Config;
+pub use cost::Prices;
 pub use resolver::Resolver;
 pub use server::{Server, ServerError, serve};

@@ -4,12 +4,13 @@
 //! A version's series are made at its first request and kept beside it, so a
 //! request touches atomics only, and a version that is never called costs nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use firebox_registry::{RolloutRecord, RolloutState, Tier};
+use firebox_registry::{JobState, RolloutRecord, RolloutState, Tier};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -247,6 +248,42 @@ impl Metrics {
         }
     }
 
+    /// The series of the kept answers of all versions.
+    pub fn cache(&self) -> CacheSeries {
+        let evicted = |reason| {
+            let labels = vec![Label::new("reason", reason)];
+            let key = Key::from_parts("firebox_cache_evictions_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        CacheSeries {
+            bytes: self.gauge("firebox_cache_bytes", vec![]),
+            entries: self.gauge("firebox_cache_entries", vec![]),
+            expired: evicted("ttl"),
+            over_version: evicted("max_bytes"),
+            over_memory: evicted("cache_memory"),
+            dropped: evicted("dropped"),
+        }
+    }
+
+    /// How the requests to one version fared with the cache.
+    pub fn cached(&self, function: &str, version: u32) -> CacheCounters {
+        let requests = |result: &'static str| {
+            let labels = vec![
+                Label::new("function", function.to_owned()),
+                Label::new("version", version.to_string()),
+                Label::new("result", result),
+            ];
+            let key = Key::from_parts("firebox_cache_requests_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        CacheCounters {
+            hit: requests("hit"),
+            coalesced: requests("coalesced"),
+            miss: requests("miss"),
+            bypass: requests("bypass"),
+        }
+    }
+
     /// The rows of a function's runs, where they may be shared.
     pub fn batch_rows(&self, function: &str) -> Histogram {
         let labels = vec![Label::new("function", function.to_owned())];
@@ -318,6 +355,34 @@ impl Metrics {
                 Outcome::Fail => -1.0,
             };
             self.gauge("firebox_rollout_verdict", labels).set(value);
+        }
+    }
+
+    /// Shows how many jobs are in each state, and how long the oldest queued one has waited.
+    pub fn jobs(&self, states: &BTreeMap<JobState, u64>, oldest_queued: Duration) {
+        for state in JobState::ALL {
+            let labels = vec![Label::new("state", state.name())];
+            let jobs = states.get(&state).copied().unwrap_or(0);
+            self.gauge("firebox_jobs", labels).set(jobs as f64);
+        }
+        self.gauge("firebox_job_oldest_queued_seconds", vec![])
+            .set(oldest_queued.as_secs_f64());
+    }
+
+    /// The series of a function's jobs.
+    pub fn job_items(&self, function: &str) -> JobMetrics {
+        let items = |outcome: &'static str| {
+            let labels = vec![
+                Label::new("function", function.to_owned()),
+                Label::new("outcome", outcome),
+            ];
+            let key = Key::from_parts("firebox_job_items_total", labels);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        JobMetrics {
+            succeeded: items("succeeded"),
+            failed: items("failed"),
+            retried: items("retried"),
         }
     }
 
@@ -511,6 +576,17 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Rollouts that have ended, by outcome.",
     ),
+    ("firebox_jobs", None, "Jobs that are kept, by state."),
+    (
+        "firebox_job_oldest_queued_seconds",
+        Some(Unit::Seconds),
+        "How long the oldest of the queued jobs has waited; 0 where none waits.",
+    ),
+    (
+        "firebox_job_items_total",
+        None,
+        "Items of jobs by function and outcome: succeeded, failed, retried.",
+    ),
     (
         "firebox_shadow_requests_total",
         None,
@@ -526,7 +602,64 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "The largest relative difference of two numbers in answers.",
     ),
+    (
+        "firebox_cache_requests_total",
+        None,
+        "Requests to versions that keep answers: hit, coalesced (answered by an equal request that \
+         ran), miss, bypass.",
+    ),
+    (
+        "firebox_cache_bytes",
+        Some(Unit::Bytes),
+        "Kept answers in memory.",
+    ),
+    ("firebox_cache_entries", None, "Kept answers."),
+    (
+        "firebox_cache_evictions_total",
+        None,
+        "Kept answers that went: their time was over (ttl), their version's took too much \
+         (max_bytes), all took too much (cache_memory), their version lost its traffic to a rollback \
+         or is gone (dropped).",
+    ),
 ];
+
+/// The series of a function's jobs.
+pub struct JobMetrics {
+    /// Items with an answer.
+    pub succeeded: Counter,
+    /// Items with an error.
+    pub failed: Counter,
+    /// Attempts after the first.
+    pub retried: Counter,
+}
+
+/// The series of the kept answers of all versions.
+pub struct CacheSeries {
+    /// What they take.
+    pub bytes: Gauge,
+    /// How many they are.
+    pub entries: Gauge,
+    /// Gone because their time was over.
+    pub expired: Counter,
+    /// Gone because their version's took too much.
+    pub over_version: Counter,
+    /// Gone because all together took too much.
+    pub over_memory: Counter,
+    /// Gone with their version's traffic.
+    pub dropped: Counter,
+}
+
+/// How the requests to one version fared with the cache.
+pub struct CacheCounters {
+    /// Answered by what was kept.
+    pub hit: Counter,
+    /// Answered by an equal request that ran at the same time.
+    pub coalesced: Counter,
+    /// Computed.
+    pub miss: Counter,
+    /// Computed, as their callers wished.
+    pub bypass: Counter,
+}
 
 /// The series of a version that answered and the one that shadows it.
 pub struct ShadowMetrics {

@@ -25,6 +25,7 @@ use crate::problem::{Problem, V2Problem};
         (name = "traffic", description = "Which versions answer"),
         (name = "rollouts", description = "Traffic that moves under guards, and traffic that is copied"),
         (name = "invoke", description = "Calls"),
+        (name = "jobs", description = "Many inputs, answered when there is room"),
         (name = "v2", description = "Calls by the Open Inference Protocol, version 2"),
         (name = "server", description = "The server itself"),
     ),

@@ -66,6 +66,12 @@ pub enum Failure {
         /// The function.
         function: String,
     },
+    /// No such job.
+    #[error("there is no job {id}")]
+    UnknownJob {
+        /// The id asked for.
+        id: String,
+    },
     /// A guard or steps that can't be read.
     #[error("{0}")]
     Misread(String),
@@ -180,7 +186,9 @@ pub enum Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull(error.to_string()),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::DiskFull(error.to_string())
+            }
             _ => Self::Internal(error.to_string()),
         }
     }
@@ -268,6 +276,12 @@ impl Failure {
                 hint: format!("Start one: POST /v1/functions/{function}/rollout."),
                 ..row(S::NOT_FOUND, "no-rollout", "No rollout", "")
             },
+            Self::UnknownJob { .. } => row(
+                S::NOT_FOUND,
+                "unknown-job",
+                "No such job",
+                "List those that are kept: GET /v1/jobs. A job is deleted some days after its end.",
+            ),
             Self::Misread(_) => row(
                 S::BAD_REQUEST,
                 "misread",
@@ -441,17 +455,28 @@ impl Failure {
         self.row().status
     }
 
-    /// As problem details.
-    pub fn into_problem(self) -> Response {
+    /// Whether the same question may get an answer another time.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            // These follow from the question.
+            Self::Memory { .. } | Self::Model(_) => false,
+            failure => {
+                let status = failure.status();
+                status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+            }
+        }
+    }
+
+    /// Problem details.
+    pub fn problem(self) -> Problem {
         let Row {
             status,
             kind,
             title,
             hint,
-            retry_after,
+            ..
         } = self.row();
-        let shed = self.is_shed();
-        let problem = Problem {
+        Problem {
             kind: format!("urn:firebox:problem:{kind}"),
             title,
             status: status.as_u16(),
@@ -461,7 +486,18 @@ impl Failure {
                 Self::Stale { current, .. } => Some(current),
                 _ => None,
             },
-        };
+        }
+    }
+
+    /// As problem details.
+    pub fn into_problem(self) -> Response {
+        let Row {
+            status,
+            retry_after,
+            ..
+        } = self.row();
+        let shed = self.is_shed();
+        let problem = self.problem();
         let json = HeaderValue::from_static("application/problem+json");
         let etag = problem.current.as_ref().map(|policy| policy.etag());
         let mut response = (status, [(header::CONTENT_TYPE, json)], Json(problem)).into_response();
@@ -618,6 +654,7 @@ mod tests {
             (Failure::WrongTensor(text()), 400),
             (Failure::Misread(text()), 400),
             (Failure::NoRollout { function: text() }, 404),
+            (Failure::UnknownJob { id: text() }, 404),
             (unknown, 404),
             (Failure::Conflict(text()), 409),
             (stale, 412),

@@ -26,7 +26,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use firebox_engine::{Device, Model, Signature};
+use firebox_engine::{Device, Model, RunError, Signature};
 use firebox_registry::{Registry, Tier};
 use firebox_sandbox::{Assets, Component, Network, Sandbox};
 use tempfile::TempDir;
@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::routing::Version;
+use crate::scheduler::{Compute, Named};
 
 /// Everything in memory that a version needs to answer.
 pub struct Warm {
@@ -109,8 +110,7 @@ impl Code {
 
 /// A model with its weights on a device.
 pub struct Loaded {
-    /// The model.
-    pub model: Arc<Model>,
+    model: Model,
     /// What it takes and gives.
     pub signature: Arc<Signature>,
     weights: f64,
@@ -125,7 +125,7 @@ impl Loaded {
         metrics.model_loads.increment(1);
         let signature = Arc::new(model.signature().clone());
         Self {
-            model: Arc::new(model),
+            model,
             signature,
             weights,
             room,
@@ -136,6 +136,21 @@ impl Loaded {
     /// Bytes as the budget counts them.
     fn bytes(&self) -> u64 {
         self.room.amount().models
+    }
+}
+
+/// Whoever computes holds the room in memory too.
+impl Compute for Loaded {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn compute(&self, inputs: Named) -> Result<Named, RunError> {
+        self.model.run(inputs)
+    }
+
+    fn on_gpu(&self) -> bool {
+        self.model.device() != Device::Cpu
     }
 }
 
@@ -327,6 +342,13 @@ impl Residency {
         });
         firebox_engine::release_memory();
         trim();
+    }
+
+    /// Gives freed memory back to the system, on a thread of its own: after work that leaves much
+    /// of it behind.
+    pub fn tidy(&self) {
+        let residency = self.clone();
+        tokio::task::spawn_blocking(move || residency.free(Vec::new()));
     }
 
     /// Sets the gauges of the budgets.

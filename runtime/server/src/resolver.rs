@@ -4,6 +4,7 @@ use axum::http::HeaderMap;
 use firebox_registry::{Registry, RegistryError, VersionNumber};
 use uuid::Uuid;
 
+use crate::cache::ResponseCache;
 use crate::metrics::Metrics;
 use crate::protocol::selector;
 use crate::routing::{Caller, Routing, Selector};
@@ -19,7 +20,9 @@ impl Resolver {
     /// # Errors
     /// Where a record can't be read.
     pub fn open(registry: Registry) -> Result<Self, RegistryError> {
-        let routing = Routing::open(registry, Metrics::new())?;
+        let metrics = Metrics::new();
+        let cache = ResponseCache::new(0, metrics.clone());
+        let routing = Routing::open(registry, cache, metrics)?;
         Ok(Self { routing })
     }
 

@@ -13,11 +13,13 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey, StoredFile,
-    Target, Tier, VersionNumber, VersionRecord, nearest,
+    BasisPoints, FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey,
+    StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
+use crate::cache::{ResponseCache, VersionCache};
+use crate::cost::Account;
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::problem::Failure;
 use crate::residency::Slot;
@@ -54,6 +56,10 @@ pub struct Version {
     pub signature: Signature,
     /// How warm it is.
     pub slot: Slot,
+    /// What it has used.
+    pub account: Account,
+    /// What it asks of the response cache; none where it keeps no answers.
+    pub cache: Option<VersionCache>,
     /// How its models are run.
     pub terms: Arc<Terms>,
     /// See [`Compiled`]; replaced where an update of Firebox made it of no use.
@@ -66,8 +72,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// A cold version.
-    pub fn new(mut record: VersionRecord) -> Self {
+    /// A cold version, and what it has used so far.
+    pub fn new(mut record: VersionRecord, used: Option<UsageRecord>) -> Self {
         // Kept once: ten thousand idle versions are to be small.
         let signature = serde_json::from_value(record.signature.take()).unwrap_or_else(|error| {
             tracing::error!(function = %record.function, version = record.number.get(), %error,
@@ -75,11 +81,15 @@ impl Version {
             Signature::default()
         });
         let compiled = Mutex::new(Compiled::of(&record));
+        let cache = VersionCache::of(&record);
         let terms = Arc::new(Terms::of(&record.function, &record.manifest));
+        let account = Account::new(terms.used.clone(), used);
         Self {
             record,
             signature,
             slot: Slot::default(),
+            account,
+            cache,
             terms,
             compiled,
             metrics: OnceLock::new(),
@@ -386,6 +396,7 @@ fn point(id: Uuid) -> u16 {
 pub struct Routing {
     table: ArcSwap<RoutingTable>,
     registry: Registry,
+    cache: ResponseCache,
     metrics: Metrics,
     /// Held from reading the registry to storing the table, so that an older
     /// reading never replaces a newer one.
@@ -394,12 +405,20 @@ pub struct Routing {
 
 impl Routing {
     /// Builds the whole table; loads nothing but records.
-    pub fn open(registry: Registry, metrics: Metrics) -> Result<Self, RegistryError> {
+    pub fn open(
+        registry: Registry,
+        cache: ResponseCache,
+        metrics: Metrics,
+    ) -> Result<Self, RegistryError> {
         let mut table = RoutingTable::default();
+        let mut used = registry.all_usage()?;
         for entry in registry.everything() {
             let (function, versions) = entry?;
-            let versions = versions.into_iter();
-            let versions = versions.map(|record| (record.number, Arc::new(Version::new(record))));
+            let versions = versions.into_iter().map(|record| {
+                let number = record.number;
+                let used = used.remove(&(function.name.clone(), number));
+                (number, Arc::new(Version::new(record, used)))
+            });
             let route = Route::new(versions.collect(), function.current, function.keep_last);
             table.functions.insert(function.name, Arc::new(route));
         }
@@ -408,6 +427,7 @@ impl Routing {
         Ok(Self {
             table,
             registry,
+            cache,
             metrics,
             writing: Mutex::new(()),
         })
@@ -424,15 +444,42 @@ impl Routing {
         let old = self.table.load();
         let kept = old.functions.get(function).map(Arc::as_ref);
         let mut functions = old.functions.clone();
-        match read(&self.registry, function, kept)? {
-            Some(route) => functions.insert(function.clone(), Arc::new(route)),
+        let new = read(&self.registry, function, kept)?.map(Arc::new);
+        match &new {
+            Some(route) => functions.insert(function.clone(), route.clone()),
             None => functions.remove(function),
         };
         let table = RoutingTable { functions };
         self.metrics.versions.set(table.versions().count() as f64);
         self.table.store(Arc::new(table));
+        if let Some(old) = kept {
+            let gone = left_behind(old, new.as_deref());
+            self.cache.drop_versions(gone.map(Arc::as_ref));
+        }
         Ok(())
     }
+}
+
+/// The versions of a route whose kept answers go when `new` takes its place: those that are deleted,
+/// and those that lost traffic to a rollback, or all that they had.
+fn left_behind<'a>(
+    old: &'a Route,
+    new: Option<&'a Route>,
+) -> impl Iterator<Item = &'a Arc<Version>> {
+    let lost = move |version: &&Arc<Version>| {
+        let number = version.record.number;
+        let Some(new) = new.filter(|new| new.versions.contains_key(&number)) else {
+            return true;
+        };
+        let revision = |route: &Route| route.current.revision;
+        let rolled_back = new.current.restored.is_some() && revision(new) != revision(old);
+        let share = |route: &Route| route.policy().share(number);
+        let names = |route: &Route| route.policy().labels_of(number).count();
+        let none_left = share(new) == BasisPoints::NONE;
+        share(new) < share(old) && (rolled_back || none_left)
+            || rolled_back && names(new) < names(old)
+    };
+    old.versions.values().filter(lost)
 }
 
 /// Reads a function as the registry has it; `None` where it is gone.
@@ -451,7 +498,10 @@ fn read(
         let version = match kept.and_then(|route| route.versions.get(&number)) {
             // Numbers are never used twice, and versions never change.
             Some(version) => version.clone(),
-            None => Arc::new(Version::new(registry.version(function, number)?)),
+            None => {
+                let used = registry.usage(function, number)?;
+                Arc::new(Version::new(registry.version(function, number)?, used))
+            }
         };
         versions.insert(number, version);
     }

@@ -16,11 +16,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebox_engine::{Model, RunError, Signature, SignatureError, Tensor};
+use firebox_engine::{RunError, Signature, SignatureError, Tensor};
 use firebox_registry::{Batching, FunctionName, Manifest, Tier};
+use firebox_sandbox::CpuMeter;
 use metrics::Histogram;
 use tokio::sync::oneshot;
 
+use crate::callers;
 use crate::metrics::Metrics;
 use batch::{Batch, Shape};
 use cpu::Meter;
@@ -36,22 +38,17 @@ pub use batch::element;
 /// Named tensors in or out of a model.
 pub type Named = Vec<(String, Tensor)>;
 
-/// What can be run with inputs. Only [`Model`] outside tests.
+/// What can be run with inputs. Only models outside tests.
 pub trait Compute: Send + Sync + 'static {
     /// What it takes and gives.
     fn signature(&self) -> &Signature;
 
     /// Computes; blocking.
     fn compute(&self, inputs: Named) -> Result<Named, RunError>;
-}
 
-impl Compute for Model {
-    fn signature(&self) -> &Signature {
-        Model::signature(self)
-    }
-
-    fn compute(&self, inputs: Named) -> Result<Named, RunError> {
-        self.run(inputs)
+    /// Whether that takes a graphics processor.
+    fn on_gpu(&self) -> bool {
+        false
     }
 }
 
@@ -62,6 +59,17 @@ pub struct Terms {
     /// By the model's name.
     batching: BTreeMap<String, Arc<Batching>>,
     rows: OnceLock<Histogram>,
+    /// What all runs took: those too that failed, or that nobody waited for any more.
+    pub used: Used,
+}
+
+/// Time that runs took.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    /// On processors.
+    pub cpu: CpuMeter,
+    /// On graphics processors.
+    pub gpu: CpuMeter,
 }
 
 impl Terms {
@@ -76,6 +84,18 @@ impl Terms {
             function: function.clone(),
             tier: manifest.tier,
             batching: batching.collect(),
+            rows: OnceLock::new(),
+            used: Used::default(),
+        }
+    }
+
+    /// The same for work that takes what callers leave.
+    pub fn in_batch(&self) -> Self {
+        Self {
+            function: self.function.clone(),
+            tier: Tier::Batch,
+            batching: self.batching.clone(),
+            used: self.used.clone(),
             rows: OnceLock::new(),
         }
     }
@@ -117,8 +137,9 @@ pub struct Computed {
     /// The computation, shared or not: what the caller waited for.
     pub compute: Duration,
     /// This caller's part of the processor time that it took.
-    #[allow(dead_code, reason = "for the cost of a version")]
     pub cpu: Duration,
+    /// The same of graphics processors.
+    pub gpu: Duration,
 }
 
 /// One call of a model.
@@ -229,7 +250,7 @@ impl Scheduler {
         let thread = std::thread::Builder::new().name("compute-batch".into());
         let (told, heard) = std::sync::mpsc::channel();
         thread.spawn(move || {
-            yield_to_callers();
+            callers::yield_to_them();
             let meter = Arc::new(Meter::default());
             let counted = meter.clone();
             // Its threads inherit the priority.
@@ -364,16 +385,19 @@ impl Worker {
             queued_at,
             answer,
         } = job;
+        terms.used.cpu.add(before);
         if answer.is_closed() {
             return;
         }
         let rows = stack.map_or(1, |(_, shape)| shape.rows);
         let (done, spent) = self.compute(&terms, &model, inputs, rows);
+        let (cpu, gpu) = spent.charge(&terms, 1.0);
         let answered = done.map(|outputs| Computed {
             outputs,
             queued: spent.started - queued_at,
             compute: spent.took,
-            cpu: spent.cpu + before,
+            cpu: cpu + before,
+            gpu,
         });
         // The model may be the last hold on its weights: let go before the caller can notice
         // that the run is over.
@@ -404,6 +428,7 @@ impl Worker {
                 drop(model);
                 for (job, outputs) in jobs.into_iter().zip(parts) {
                     let Job {
+                        terms,
                         model,
                         stack,
                         queued_at,
@@ -412,11 +437,14 @@ impl Worker {
                     } = job;
                     let rows = stack.map_or(1, |(_, shape)| shape.rows);
                     drop(model);
+                    let part = rows as f64 / batch.rows().max(1) as f64;
+                    let (cpu, gpu) = spent.charge(&terms, part);
                     let _ = answer.send(Ok(Computed {
                         outputs,
                         queued: asked - queued_at,
                         compute: spent.took,
-                        cpu: spent.cpu.mul_f64(rows as f64 / batch.rows().max(1) as f64),
+                        cpu,
+                        gpu,
                     }));
                 }
                 return;
@@ -458,6 +486,7 @@ impl Worker {
             started,
             took: started.elapsed(),
             cpu: measured.stop(),
+            on_gpu: model.on_gpu(),
         };
         let outcome = match outcome {
             Ok(outcome) => outcome.map_err(ComputeError::Run),
@@ -472,14 +501,21 @@ struct Spent {
     started: Instant,
     took: Duration,
     cpu: Duration,
+    on_gpu: bool,
 }
 
-/// Gives this thread the lowest priority, and those that it starts.
-pub fn yield_to_callers() {
-    // On Linux, a nice value is that of a thread and not of its process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::warn!(%error, "a background thread keeps its priority");
+impl Spent {
+    /// Charges a part of it, from 0 to 1; gives that in times on processors and on graphics
+    /// processors.
+    fn charge(&self, terms: &Terms, part: f64) -> (Duration, Duration) {
+        let gpu = match self.on_gpu {
+            true => self.took.mul_f64(part),
+            false => Duration::ZERO,
+        };
+        let cpu = self.cpu.mul_f64(part);
+        terms.used.cpu.add(cpu);
+        terms.used.gpu.add(gpu);
+        (cpu, gpu)
     }
 }
 

@@ -20,13 +20,18 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::cache::ResponseCache;
 use crate::config::Config;
 use crate::connections;
-use crate::gateway::{Caps, Gateway};
+use crate::cost::{Costs, SAVE_EVERY};
+use crate::gateway::{Gateway, InstanceCaps};
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
-use crate::protocol::{control, invoke, residency, rollout as rollouts, traffic, v2, versions};
+use crate::protocol::{
+    control, cost, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
+};
 use crate::realtime;
 use crate::residency::Residency;
 use crate::rollout::{self, Rollouts};
@@ -68,7 +73,10 @@ pub struct App {
     pub(crate) residency: Residency,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) gateway: Gateway,
+    pub(crate) cache: ResponseCache,
+    pub(crate) costs: Costs,
     pub(crate) rollouts: Rollouts,
+    pub(crate) jobs: Jobs,
     pub(crate) metrics: Metrics,
     /// Turns for checking uploads.
     pub(crate) uploads: Semaphore,
@@ -81,11 +89,18 @@ impl App {
     pub fn open(config: Config) -> Result<Self, ServerError> {
         let metrics = Metrics::new();
         let registry = Registry::open(&config.data)?;
-        let routing = Arc::new(Routing::open(registry.clone(), metrics.clone())?);
+        let cache = ResponseCache::new(config.cache_memory, metrics.clone());
+        let routing = Routing::open(registry.clone(), cache.clone(), metrics.clone())?;
+        let routing = Arc::new(routing);
         let sandbox = Sandbox::new(&SandboxConfig {
-            // Uploads' dry runs, the shadow and what is kept have instances beside the requests'.
+            // Uploads' dry runs, the shadow, jobs and what is kept have instances beside the
+            // requests'.
             instances: slots(
-                config.max_instances + config.max_idle_instances + 2 * config.max_uploads + 1,
+                config.max_instances
+                    + config.max_idle_instances
+                    + 2 * config.max_uploads
+                    + 1
+                    + config.max_running_jobs * config.max_job_concurrency,
             ),
             idle: slots(config.max_idle_instances),
             memory: config.max_instance_memory,
@@ -104,7 +119,7 @@ impl App {
             residency.clone(),
             scheduler.clone(),
             metrics.clone(),
-            Caps::new(&config),
+            InstanceCaps::new(&config),
         )?;
         let rollouts = Rollouts::open(registry.clone(), routing.clone(), metrics.clone())?;
         let gateway = Gateway::new(
@@ -112,9 +127,20 @@ impl App {
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
+            cache.clone(),
             shadow,
             metrics.clone(),
         );
+        let jobs = Jobs::open(
+            &config,
+            registry.clone(),
+            routing.clone(),
+            residency.clone(),
+            scheduler.clone(),
+            gateway.callers(),
+            metrics.clone(),
+        )?;
+        let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
         // Reading all records leaves much freed memory behind.
@@ -127,7 +153,10 @@ impl App {
             residency,
             scheduler,
             gateway,
+            cache,
+            costs,
             rollouts,
+            jobs,
             metrics,
             uploads,
             draining,
@@ -152,6 +181,8 @@ impl App {
         let queues = &self.metrics.compute_queue;
         queues.callers.set(self.scheduler.waiting() as f64);
         queues.batch.set(self.scheduler.waiting_batch() as f64);
+        self.jobs.observe();
+        self.costs.charge_memory();
     }
 }
 
@@ -179,9 +210,20 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(rollouts::act))
         .routes(routes!(rollouts::history))
         .routes(routes!(rollouts::shadow))
+        .routes(routes!(cost::all))
+        .routes(routes!(cost::of_function))
+        .routes(routes!(cost::of_version))
         .routes(routes!(invoke::split))
         .routes(routes!(invoke::version))
         .routes(routes!(invoke::labelled))
+        .routes(routes!(jobs::of_function, jobs::submit))
+        .routes(routes!(jobs::submit_version))
+        .routes(routes!(jobs::submit_labelled))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show, jobs::delete))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::results))
         .routes(routes!(control::devices))
         .routes(routes!(control::metrics))
         .routes(routes!(openapi::document))
@@ -273,17 +315,20 @@ impl Server {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServerError> {
         let Self { app, listener, .. } = self;
+        app.jobs.start(app.config.compute_threads)?;
         let mut background = JoinSet::new();
         background.spawn(follow(app.clone()));
         background.spawn(sweep(app.clone()));
         background.spawn(judge(app.clone()));
         background.spawn(upkeep(app.clone()));
+        background.spawn(keep_books(app.clone()));
         let told = Arc::new(tokio::sync::Notify::new());
         let signal = {
             let (app, told) = (app.clone(), told.clone());
             async move {
                 shutdown.await;
                 app.draining.store(true, Relaxed);
+                app.jobs.halt();
                 told.notify_one();
             }
         };
@@ -299,8 +344,13 @@ impl Server {
             () = out_of_grace => tracing::warn!(?grace, "requests in flight are given up"),
         }
         background.shutdown().await;
+        app.jobs.stopped().await;
         let registry = app.registry.clone();
-        let _ = tokio::task::spawn_blocking(move || app.rollouts.save()).await;
+        let save = move || {
+            app.rollouts.save();
+            app.costs.save();
+        };
+        let _ = tokio::task::spawn_blocking(save).await;
         released(&registry).await;
         Ok(())
     }
@@ -352,12 +402,14 @@ async fn follow(app: Arc<App>) {
     }
 }
 
-/// Drops what was idle for too long, and loads what is pinned.
+/// Drops what was idle for too long, and answers that were kept long enough; loads what is pinned.
 async fn sweep(app: Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.sweep_interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        app.cache.expire();
+        app.costs.charge_memory();
         realtime::keep(&app);
         let idle = app.residency.cool();
         if !idle.is_empty() {
@@ -388,6 +440,19 @@ async fn judge(app: Arc<App>) {
         let judged = tokio::task::spawn_blocking(move || app.rollouts.tick(Instant::now()));
         if let Err(error) = judged.await {
             tracing::error!(%error, "rollouts can't be judged");
+        }
+    }
+}
+
+/// Saves what versions have used.
+async fn keep_books(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(SAVE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || app.costs.save()).await {
+            tracing::error!(%error, "usage can't be saved");
         }
     }
 }

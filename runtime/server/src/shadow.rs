@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use firebox_sandbox::Request;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
@@ -30,12 +29,13 @@ use compare::{Difference, compare};
 use comparison::count;
 pub use comparison::{ComparisonInfo, Comparisons, comparisons};
 
-use crate::gateway::{CallModels, Caps, Question, invoke_failure};
+use crate::callers;
+use crate::gateway::{InstanceCaps, Question, ask};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
 use crate::routing::Version;
-use crate::scheduler::{Named, Scheduler, yield_to_callers};
+use crate::scheduler::{Named, Scheduler};
 
 /// Copies that wait at most.
 const MAX_WAITING: usize = 256;
@@ -94,7 +94,7 @@ impl Shadow {
         residency: Residency,
         callers: Arc<Scheduler>,
         metrics: Metrics,
-        caps: Caps,
+        caps: InstanceCaps,
     ) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let worker = Worker {
@@ -180,14 +180,14 @@ struct Worker {
     residency: Residency,
     callers: Arc<Scheduler>,
     metrics: Metrics,
-    caps: Caps,
+    caps: InstanceCaps,
     /// Where versions are loaded: a caller may wait for the same load.
     loading: Handle,
 }
 
 impl Worker {
     fn work(self, mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
-        yield_to_callers();
+        callers::yield_to_them();
         let scheduler = Scheduler::start_in_background(MAX_COMPUTE_QUEUE, self.metrics.clone())?;
         let scheduler = Arc::new(scheduler);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -234,34 +234,11 @@ impl Worker {
             .spawn(async move { residency.warm(&wanted).await });
         let lease = warm.await.map_err(|_| Failure::ShuttingDown)??;
         let cold = asked.elapsed();
-        version.check(&question.inputs)?;
-        let outputs = match &lease.warm.code {
-            Some(code) => {
-                let models =
-                    CallModels::new(lease.warm.clone(), scheduler.clone(), version.terms.clone());
-                let limits = &version.record.manifest.limits;
-                let limits = self.caps.limits(limits, limit.saturating_sub(cold));
-                let request = Request {
-                    id: question.id.unwrap_or_else(|| Uuid::now_v7().to_string()),
-                    inputs: question.inputs,
-                    parameters: question.parameters,
-                };
-                // A copy must not change what the version's own callers find in an instance.
-                let response = Arc::new(models).invoke(code, limits, false, request);
-                response
-                    .await
-                    .map_err(|error| invoke_failure(error, limit))?
-                    .outputs
-            }
-            None => {
-                let model = lease.warm.models.iter().next();
-                let (name, model) = model.ok_or_else(|| Failure::Internal("no model".into()))?;
-                let model = model.model.clone();
-                let run = scheduler.run(&version.terms, name, model, question.inputs);
-                run.await?.outputs
-            }
-        };
-        Ok((outputs, cold))
+        let limits = &version.record.manifest.limits;
+        let limits = self.caps.limits(limits, limit.saturating_sub(cold));
+        let (terms, id) = (&version.terms, Uuid::now_v7());
+        let answer = ask(version, terms, &lease.warm, scheduler, question, limits, id);
+        Ok((answer.await?.outputs, cold))
     }
 }
 

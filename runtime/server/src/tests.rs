@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::{Config, Server, ServerError};
 
+mod jobs;
+
 /// A running server. Dropping it leaves the task to the test's runtime.
 struct Running {
     client: Client,
@@ -420,6 +422,106 @@ async fn a_second_server_on_the_same_data_is_refused() {
     assert!(
         refused.to_string().contains("another process uses"),
         "{refused}"
+    );
+    server.stop().await;
+}
+
+/// A doubler that keeps its answers.
+fn keeper(name: &str) -> Vec<u8> {
+    let manifest = format!("name = \"{name}\"\n[models.m]\npath = \"models/m.onnx\"\n[cache]\n");
+    bundle(&manifest, &onnx("Add"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_kept_answers_together_stay_within_the_servers_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = |config: &mut Config| config.cache_memory = 4 << 10;
+    let server = Running::start(dir.path(), small).await;
+    for name in ["f", "g"] {
+        assert_eq!(server.upload(name, keeper(name)).await.0, 201);
+    }
+    let cached = async |name: &str, x: usize| {
+        let request = server.ask(Method::POST, &format!("/v1/functions/{name}/invoke"));
+        // An answer of 800 bytes.
+        let body = json!({"x": vec![[x, x]; 100]}).to_string();
+        let response = request.body(body).send().await.unwrap();
+        let header = response.headers()["x-firebox-cache"].to_str();
+        header.unwrap().to_owned()
+    };
+    assert_eq!(cached("f", 1).await, "miss");
+    assert_eq!(cached("f", 1).await, "hit");
+    for x in 1..=3 {
+        assert_eq!(cached("g", x).await, "miss");
+    }
+    assert_eq!(cached("g", 3).await, "hit");
+    assert_eq!(cached("f", 1).await, "miss");
+    let (_, metrics) = server.get("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    let evicted = "firebox_cache_evictions_total{reason=\"cache_memory\"} 2";
+    assert!(metrics.contains(evicted), "{metrics}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_costs_what_it_used_at_the_prices_that_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = |_: &mut Config| {};
+    let server = Running::start(dir.path(), free).await;
+    server.upload("doubler", onnx("Add")).await;
+    let invoke = "/v1/functions/doubler/invoke";
+    for _ in 0..3 {
+        let (status, _) = server.post(invoke, json!({"x": [[1, 2]]})).await;
+        assert_eq!(status, 200);
+    }
+    assert_eq!(server.post(invoke, json!({"x": [1]})).await.0, 400);
+    let path = "/v1/functions/doubler/versions/1/cost";
+    let (_, cost) = server.get(path).await;
+    assert_eq!(
+        (&cost["cost"]["total"], &cost["currency"]),
+        (&json!(0.0), &json!("USD"))
+    );
+    assert_eq!(cost["cost_per_1000_predictions"], 0.0);
+    server.stop().await;
+
+    let dear = |config: &mut Config| {
+        config.prices = crate::Prices {
+            currency: "EUR".into(),
+            cpu_second: 10.0,
+            gpu_second: 0.0,
+            gb_second: 1000.0,
+            request: 0.5,
+        };
+    };
+    let server = Running::start(dir.path(), dear).await;
+    let (_, cost) = server.get(path).await;
+    let number = |pointer: &str| cost.pointer(pointer).unwrap().as_f64().unwrap();
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * b.max(1.0), "{a} {b} in {cost}");
+    assert_eq!(cost["currency"], "EUR");
+    close(number("/cost/requests"), 4.0 * 0.5);
+    let cpu = number("/usage/guest_cpu_seconds") + number("/usage/compute_cpu_seconds");
+    assert!(cpu > 0.0);
+    close(number("/cost/cpu"), cpu * 10.0);
+    close(
+        number("/cost/memory"),
+        number("/usage/memory_gb_seconds") * 1000.0,
+    );
+    let parts = ["/cost/cpu", "/cost/gpu", "/cost/memory", "/cost/requests"];
+    let sum: f64 = parts.iter().map(|part| number(part)).sum();
+    close(number("/cost/total"), sum);
+    close(number("/cost_per_1000_predictions"), sum / 3.0 * 1000.0);
+    let (_, all) = server.get("/v1/cost").await;
+    assert_eq!(all["prices"]["gb_second"], 1000.0);
+    close(all["total"].as_f64().unwrap(), number("/cost/total"));
+
+    let ask = || server.ask(Method::POST, invoke).body(r#"{"x": [[1, 2]]}"#);
+    let quiet = ask().send().await.unwrap();
+    assert!(!quiet.headers().contains_key("x-firebox-cost"));
+    let told = ask().header("x-firebox-cost", "?").send().await.unwrap();
+    let told = told.headers()["x-firebox-cost"].to_str().unwrap();
+    let (amount, currency) = told.split_once(' ').unwrap();
+    assert!(
+        amount.parse::<f64>().unwrap() > 0.5 && currency == "EUR",
+        "{told}"
     );
     server.stop().await;
 }

@@ -31,8 +31,8 @@ use crate::realtime;
 use crate::residency::{Code, Loaded, Place, Warm};
 use crate::server::App;
 
-/// The longest that an upload waits until there is memory for its models.
-const MAX_MEMORY_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait for room in memory for a model.
+const ROOM_WAIT: Duration = Duration::from_secs(30);
 
 /// The longest wait for other uploads to be checked.
 const MAX_WAIT: Duration = Duration::from_secs(120);
@@ -212,9 +212,7 @@ async fn load(
         Ok(path.clone())
     });
     let file = StoredFile { digest, bytes };
-    app.residency
-        .model(file, place, path, MAX_MEMORY_WAIT)
-        .await
+    app.residency.model(file, place, path, ROOM_WAIT).await
 }
 
 async fn commit(

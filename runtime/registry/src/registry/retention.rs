@@ -10,7 +10,7 @@ use crate::{FunctionName, FunctionRecord, VersionNumber};
 impl Registry {
     /// Keeps only the `keep_last` newest versions of a function, now and with every version that
     /// comes; `None` keeps all. Versions that the present policy names, or the one before it, to
-    /// which a rollback goes, are kept whatever their age. Gives the versions that were deleted.
+    /// which a rollback goes, or an open job, are kept whatever their age. Gives the versions that were deleted.
     pub fn set_retention(
         &self,
         function: &FunctionName,
@@ -54,6 +54,9 @@ impl Registry {
         if let Some(rollout) = self.active_rollout(&record.name)? {
             used.extend(rollout.before.policy.versions());
             used.insert(rollout.canary);
+        }
+        for job in self.open_jobs(&record.name) {
+            used.insert(job?.version);
         }
         numbers.retain(|number| !used.contains(number));
         Ok(numbers)

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::{BasisPoints, Change, Label, Manifest, Policy, Revision};
 
+mod jobs;
 mod rollouts;
 
 fn name() -> FunctionName {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use firebox_engine::{DType, Dim, Signature, Tensor, TensorSpec};
 use firebox_sandbox::{
-    Assets, Compiled, Component, Context, InvokeError, Limits, ModelError, Models, Network,
-    Parameter, Request, Response, Sandbox, SandboxConfig,
+    Assets, Compiled, Component, Context, CpuMeter, InvokeError, Limits, ModelError, Models,
+    Network, Parameter, Request, Response, Sandbox, SandboxConfig,
 };
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
@@ -60,6 +60,7 @@ pub fn context() -> Context {
         assets: Assets::none(),
         network: Network::default(),
         reuse: false,
+        cpu: CpuMeter::default(),
     }
 }
 

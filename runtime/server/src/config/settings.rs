@@ -36,10 +36,11 @@ enum Field {
     Size(Of<u64>, u64),
     Time(Of<Duration>, Duration),
     Text(Of<String>),
+    Price(Of<f64>),
     LogFormat(Of<LogFormat>),
 }
 
-use Field::{Address, Bytes, Count, Path, Percent, Size, Text, Time};
+use Field::{Address, Bytes, Count, Path, Percent, Price, Size, Text, Time};
 
 const fn setting(
     key: &'static str,
@@ -225,6 +226,78 @@ pub const SETTINGS: &[Setting] = &[
         "How often idle versions are looked for",
     ),
     setting(
+        "jobs.max_size",
+        "max-job-size",
+        Size(|c| &mut c.max_job_bytes, 1),
+        "The most bytes of a job's body",
+    ),
+    setting(
+        "jobs.max_items",
+        "max-job-items",
+        Count(|c| &mut c.max_job_items, 1),
+        "The most items of a job",
+    ),
+    setting(
+        "jobs.max",
+        "max-jobs",
+        Count(|c| &mut c.max_jobs, 1),
+        "The most jobs that are kept, those that have ended included",
+    ),
+    setting(
+        "jobs.running",
+        "running-jobs",
+        Count(|c| &mut c.max_running_jobs, 1),
+        "The most jobs that run at once; others wait",
+    ),
+    setting(
+        "jobs.concurrency",
+        "job-concurrency",
+        Count(|c| &mut c.max_job_concurrency, 1),
+        "The most items of one job that are in flight at once",
+    ),
+    setting(
+        "jobs.retention",
+        "job-retention",
+        Time(|c| &mut c.job_retention, Duration::ZERO),
+        "How long a job is kept after its end",
+    ),
+    setting(
+        "cache.memory",
+        "cache-memory",
+        Bytes(|c| &mut c.cache_memory, 0),
+        "Memory of all kept answers; 0B keeps none",
+    ),
+    setting(
+        "prices.currency",
+        "price-currency",
+        Text(|c| &mut c.prices.currency),
+        "What prices are in: a word beside the figures",
+    ),
+    setting(
+        "prices.cpu_second",
+        "price-cpu-second",
+        Price(|c| &mut c.prices.cpu_second),
+        "What a second of one processor core costs",
+    ),
+    setting(
+        "prices.gpu_second",
+        "price-gpu-second",
+        Price(|c| &mut c.prices.gpu_second),
+        "What a second of a graphics processor costs",
+    ),
+    setting(
+        "prices.gb_second",
+        "price-gb-second",
+        Price(|c| &mut c.prices.gb_second),
+        "What 10⁹ bytes of memory cost, held for a second",
+    ),
+    setting(
+        "prices.request",
+        "price-request",
+        Price(|c| &mut c.prices.request),
+        "What a request costs, whatever became of it",
+    ),
+    setting(
         "log.filter",
         "log",
         Text(|c| &mut c.log),
@@ -258,14 +331,15 @@ impl Setting {
             Percent(_) => "PERCENT",
             Bytes(..) | Size(..) => "SIZE",
             Time(..) => "TIME",
-            Text(_) => "FILTER",
+            Text(_) => "TEXT",
+            Price(_) => "PRICE",
             Field::LogFormat(_) => "FORMAT",
         }
     }
 
     /// Whether a file holds it as a number; all others are texts.
     pub fn is_number(&self) -> bool {
-        matches!(self.field, Count(..) | Percent(_))
+        matches!(self.field, Count(..) | Percent(_) | Price(_))
     }
 
     /// Sets it in `config`.
@@ -296,14 +370,19 @@ impl Setting {
             Size(of, least) => *of(config) = size(text, *least)?,
             Time(of, least) => {
                 let time = humantime::parse_duration(text).ok();
-                let time = time.filter(|time| time >= least && *time <= DAY);
+                let time = time.filter(|time| time >= least && *time <= YEAR);
                 let expected = || {
                     let least = humantime::format_duration(*least);
-                    format!("a time from {least} to 1day, such as 30s")
+                    format!("a time from {least} to 365days, such as 30s")
                 };
                 *of(config) = time.ok_or_else(expected)?;
             }
             Text(of) => text.clone_into(of(config)),
+            Price(of) => {
+                let price = text.parse::<f64>().ok();
+                let price = price.filter(|price| price.is_finite() && *price >= 0.0);
+                *of(config) = price.ok_or("a number from 0, such as 0.0000125")?;
+            }
             Field::LogFormat(of) => {
                 *of(config) = match text {
                     "text" => LogFormat::Text,
@@ -327,6 +406,7 @@ impl Setting {
             Size(of, _) => ByteSize(*of(&mut config)).to_string(),
             Time(of, _) => humantime::format_duration(*of(&mut config)).to_string(),
             Text(of) => of(&mut config).clone(),
+            Price(of) => of(&mut config).to_string(),
             Field::LogFormat(of) => match of(&mut config) {
                 LogFormat::Text => "text".into(),
                 LogFormat::Json => "json".into(),
@@ -335,7 +415,7 @@ impl Setting {
     }
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn parsed<T: std::str::FromStr>(text: &str, expected: &str) -> Result<T, String> {
     text.parse().map_err(|_| expected.to_owned())
@@ -367,6 +447,7 @@ mod tests {
             Bytes(..) | Size(..) => "77MiB",
             Time(..) => "7s",
             Text(_) => "debug",
+            Price(_) => "0.0000125",
             Field::LogFormat(_) => "json",
         }
     }

@@ -263,6 +263,7 @@ fn nearest_key(section: &str, key: &str) -> Option<String> {
 fn scalar(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<String, String> {
     match (setting.is_number(), value.get_ref()) {
         (true, DeValue::Integer(number)) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        (true, DeValue::Float(number)) => Ok(number.as_str().to_owned()),
         (false, DeValue::String(text)) => Ok(text.to_string()),
         (_, DeValue::String(text)) => Err(format!("the text {text:?}")),
         (_, DeValue::Integer(number)) => Err(format!("the number {number}")),

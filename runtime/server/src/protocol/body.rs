@@ -74,15 +74,19 @@ fn expected(headers: &HeaderMap, limit: usize) -> usize {
     })
 }
 
-/// Refuses a body that is too large. What still comes is read and dropped for a
-/// while: closing at once would reset the connection, and a sender that is not
-/// done would never see why.
+/// Refuses a body that is too large.
 pub fn refuse(body: Body, limit: u64) -> Failure {
+    drain(body);
+    Failure::TooLarge { limit }
+}
+
+/// Reads what still comes of a refused body and drops it, for a while: closing at once would reset
+/// the connection, and a sender that is not done would never see why.
+pub fn drain(body: Body) {
     tokio::spawn(tokio::time::timeout(LINGER, async move {
         let mut rest = body.into_data_stream();
         while let Some(Ok(_)) = rest.next().await {}
     }));
-    Failure::TooLarge { limit }
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ pub async fn delete_function(
 ) -> Result<StatusCode> {
     let name = known(&app, &function)?;
     write(&app, name, |app, name| app.registry.delete_function(name)).await?;
+    app.residency.tidy();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -85,7 +86,8 @@ pub async fn devices() -> Response {
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     app.observe();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.render()).into_response()
+    let text = app.metrics.render() + &app.costs.render();
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// The name of a function that exists.

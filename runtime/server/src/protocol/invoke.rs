@@ -31,6 +31,7 @@ type Pairs = Vec<(String, String)>;
         ("X-Firebox-Label" = Option<String>, Header, description = "The label of the version that shall answer"),
         ("X-Firebox-Key" = Option<String>, Header, description = "The caller: one key gets one version"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream",
         description = "What the function takes: any body, or JSON arrays by input name"),
@@ -40,6 +41,7 @@ type Pairs = Vec<(String, String)>;
             headers(
                 ("X-Firebox-Version" = u32, description = "The version that answered"),
                 ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
+                ("X-Firebox-Cache" = Option<String>, description = "`hit`, `miss` or `bypass`, where the function keeps answers"),
             )),
         Problem,
     ),
@@ -69,6 +71,7 @@ pub async fn split(
         ("f" = String, Path, description = "The function"),
         ("n" = u32, Path, description = "The version"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream",
         description = "What the function takes: any body, or JSON arrays by input name"),
@@ -78,6 +81,7 @@ pub async fn split(
             headers(
                 ("X-Firebox-Version" = u32, description = "The version that answered"),
                 ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
+                ("X-Firebox-Cache" = Option<String>, description = "`hit`, `miss` or `bypass`, where the function keeps answers"),
             )),
         Problem,
     ),
@@ -99,6 +103,7 @@ pub async fn version(
         ("f" = String, Path, description = "The function"),
         ("l" = String, Path, description = "The label"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream",
         description = "What the function takes: any body, or JSON arrays by input name"),
@@ -108,6 +113,7 @@ pub async fn version(
             headers(
                 ("X-Firebox-Version" = u32, description = "The version that answered"),
                 ("X-Firebox-Prediction-Id" = String, description = "Names this answer"),
+                ("X-Firebox-Cache" = Option<String>, description = "`hit`, `miss` or `bypass`, where the function keeps answers"),
             )),
         Problem,
     ),
@@ -203,6 +209,12 @@ pub fn named_arrays(json: &str, signature: &Signature) -> Result<Named, Failure>
 }
 
 fn encode(answer: Answer) -> Result<Response, Failure> {
+    let (media_type, body) = body_of(answer)?;
+    Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
+}
+
+/// An answer's media type and body: its single output `body` as it is, any other as JSON.
+pub fn body_of(answer: Answer) -> Result<(HeaderValue, Bytes), Failure> {
     if let [(name, tensor)] = answer.outputs.as_slice()
         && name == "body"
         && let [blob] = tensor.blobs().as_slice()
@@ -216,10 +228,11 @@ fn encode(answer: Answer) -> Result<Response, Failure> {
             _ => None,
         };
         let media_type = media_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-        return Ok(([(header::CONTENT_TYPE, media_type)], blob.clone()).into_response());
+        return Ok((media_type, blob.clone()));
     }
     let json = write_named(&answer.outputs)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    let media_type = HeaderValue::from_static("application/json");
+    Ok((media_type, json.into()))
 }
 
 /// Writes `{name: nested arrays}`.

@@ -239,7 +239,10 @@ impl From<RegistryError> for Failure {
                 current: Box::new(PolicyInfo::new(current)),
             },
             RegistryError::PolicyNotFound { .. } => Self::UnknownPolicy(error.to_string()),
+            RegistryError::JobNotFound { id } => Self::UnknownJob { id: id.to_string() },
             RegistryError::VersionInUse { .. }
+            | RegistryError::VersionHasJob { .. }
+            | RegistryError::JobConflict { .. }
             | RegistryError::NumbersUsedUp { .. }
             | RegistryError::NoEarlierPolicy { .. }
             | RegistryError::PolicyGone { .. }

@@ -184,6 +184,7 @@ pub async fn model_label_ready(
         ("X-Firebox-Label" = Option<String>, Header, description = "The label of the version that shall answer"),
         ("X-Firebox-Key" = Option<String>, Header, description = "The caller: one key gets one version"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
@@ -207,6 +208,7 @@ pub async fn infer(
         ("f" = String, Path, description = "The function"),
         ("n" = String, Path, description = "The version, or a label"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
@@ -230,6 +232,7 @@ pub async fn infer_version(
         ("f" = String, Path, description = "The function"),
         ("l" = String, Path, description = "The label"),
         ("X-Firebox-Timeout-Ms" = Option<u64>, Header, description = "The longest that it may take"),
+        ("Cache-Control" = Option<String>, Header, description = "`no-store`, `no-cache` or `max-age`, for functions that keep answers"),
     ),
     request_body(content = Object, example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
     responses(
@@ -468,7 +471,7 @@ impl From<Value> for Parameter {
 }
 
 /// The question, and the outputs that were asked for.
-fn decode(json: &str) -> Result<(Question, Option<Vec<String>>), Failure> {
+pub fn decode(json: &str) -> Result<(Question, Option<Vec<String>>), Failure> {
     let request: InferRequest = serde_json::from_str(json).map_err(|error| {
         Failure::BadBody(format!(
             "not an inference request of the V2 protocol: {error}"
@@ -502,7 +505,7 @@ fn decode(json: &str) -> Result<(Question, Option<Vec<String>>), Failure> {
 }
 
 /// Keeps the outputs that were asked for, in that order.
-fn select(mut answer: Answer, wanted: Option<&[String]>) -> Result<Answer, Failure> {
+pub fn select(mut answer: Answer, wanted: Option<&[String]>) -> Result<Answer, Failure> {
     let Some(wanted) = wanted else {
         return Ok(answer);
     };
@@ -529,7 +532,8 @@ fn encode(call: &Call, id: Option<&str>, answer: Answer) -> Result<Response, Fai
     Ok(([(header::CONTENT_TYPE, "application/json")], out).into_response())
 }
 
-fn write(version: &Version, id: &str, answer: &Answer) -> Result<Vec<u8>, Failure> {
+/// The protocol's answer.
+pub fn write(version: &Version, id: &str, answer: &Answer) -> Result<Vec<u8>, Failure> {
     let size: usize = answer
         .outputs
         .iter()

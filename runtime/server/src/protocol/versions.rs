@@ -94,8 +94,7 @@ pub async fn upload(
     let name: FunctionName = function.parse().map_err(bad_request)?;
     let outcome = upload::receive(&app, &name, &headers, body).await;
     // Compiling and the dry run leave much freed memory behind.
-    let residency = app.residency.clone();
-    tokio::task::spawn_blocking(move || residency.free(vec![]));
+    app.residency.tidy();
     match &outcome {
         Ok(_) => app.metrics.uploads_accepted.increment(1),
         Err(failure) => {
@@ -140,6 +139,7 @@ pub async fn delete_version(
         app.registry.delete_version(name, number)
     })
     .await?;
+    app.residency.tidy();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -112,6 +112,12 @@ impl Residency {
     /// models that are missing begin to load.
     pub(super) async fn room(&self, needs: &Needs, claim: &Claim<'_>) -> Result<Granted, Failure> {
         self.fits_at_all(&claim.name, needs.whole())?;
+        // What brings no weights shall not stand behind what waits for room for some.
+        if !self.lacks_models(needs)
+            && let Ok(granted) = self.take(needs)
+        {
+            return Ok(granted);
+        }
         let _waiting = Waiting::new(&self.0.metrics, claim);
         let mut turn = pin!(self.0.turn.lock());
         let _turn = loop {
@@ -139,6 +145,17 @@ impl Residency {
                 tokio::time::sleep(LOOK).await;
             }
         }
+    }
+
+    /// Whether a model is neither in memory nor on its way.
+    fn lacks_models(&self, needs: &Needs) -> bool {
+        let pool = self.pool();
+        let is_there = |file: &ModelFile| match pool.get(&file.key) {
+            Some(Pooled::Loading(_)) => true,
+            Some(Pooled::Loaded(model)) => model.strong_count() > 0,
+            None => false,
+        };
+        !needs.models.iter().all(is_there)
     }
 
     /// Reserves what is missing; models that are missing begin to load.

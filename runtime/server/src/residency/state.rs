@@ -1,7 +1,7 @@
 //! Where a version stands, how it got there, and the ways on: one lock for each version, and every
 //! change goes through [`Slot::change`], which notes the move.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -150,6 +150,14 @@ pub struct Dropped {
     _code: Option<Arc<Code>>,
 }
 
+/// What a version holds in memory.
+pub struct Held {
+    /// Bytes of its code.
+    pub code: u64,
+    /// Bytes of its models' weights; a model has the same key in all versions that share it.
+    pub models: BTreeMap<usize, usize>,
+}
+
 /// The residency of one version; it lives as long as the version's route.
 #[derive(Default)]
 pub struct Slot {
@@ -184,6 +192,20 @@ impl Slot {
     /// How warm it is now.
     pub fn warmth(&self) -> Warmth {
         self.lock().warmth()
+    }
+
+    /// What is held for it now.
+    pub fn held(&self) -> Held {
+        let inner = self.lock();
+        let models = inner.warm.iter().flat_map(|warm| warm.models.values());
+        let models = models.map(|loaded| {
+            let address = Arc::as_ptr(loaded).addr();
+            (address, loaded.model.weight_bytes())
+        });
+        Held {
+            code: inner.code.as_ref().map_or(0, |code| code.bytes()),
+            models: models.collect(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -14,7 +14,7 @@ fn version(function: &FunctionName, n: u32) -> Arc<Version> {
         digest: firebox_registry::Digest::of(&n.to_le_bytes()),
         bytes: 4,
     };
-    Arc::new(Version::new(VersionRecord {
+    let record = VersionRecord {
         function: function.clone(),
         number: number(n),
         digest: file.digest,
@@ -32,7 +32,8 @@ fn version(function: &FunctionName, n: u32) -> Arc<Version> {
         reference_latency_us: None,
         deviation: serde_json::Value::Null,
         snapshot: false,
-    }))
+    };
+    Arc::new(Version::new(record, None))
 }
 
 fn caller(headers: &HeaderMap) -> Caller<'_> {

@@ -289,8 +289,7 @@ async fn served(calls: &[(&str, &str, f32)]) -> Vec<f32> {
     for call in running {
         call.await.unwrap();
     }
-    let seen = order.lock().unwrap().clone();
-    seen
+    order.lock().unwrap().clone()
 }
 
 #[tokio::test]

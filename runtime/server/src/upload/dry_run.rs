@@ -9,7 +9,7 @@ use firebox_registry::{Manifest, NewVersion};
 use firebox_sandbox::{Parameter, Request};
 
 use super::{Folder, blocking, load, refused};
-use crate::gateway::{CallModels, Caps, invoke_failure};
+use crate::gateway::{CallModels, InstanceCaps, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
 use crate::residency::{Loaded, Place, Warm};
@@ -144,7 +144,7 @@ pub(super) async fn batching(
             Some(sample) => sample.inputs.clone(),
             None => made_up(&loaded.signature, 1).map_or(vec![], |ones| ones.inputs),
         };
-        let model = loaded.model.clone();
+        let model = loaded.clone();
         let tried = blocking(move || Ok(trial(&*model, &batching, &asked))).await?;
         tried.map_err(|reason| refused(format!("model `{name}`"), reason))?;
     }
@@ -197,14 +197,12 @@ async fn answer(
     app: &App,
     new: &NewVersion,
     name: &str,
-    loaded: &Loaded,
+    loaded: &Arc<Loaded>,
     inputs: Named,
 ) -> Result<Named, Failure> {
     let limit = new.manifest.limits.deadline;
     let terms = Arc::new(Terms::of(&new.manifest.name, &new.manifest));
-    let run = app
-        .scheduler
-        .run(&terms, name, loaded.model.clone(), inputs);
+    let run = app.scheduler.run(&terms, name, loaded.clone(), inputs);
     match tokio::time::timeout(limit, run).await {
         Ok(done) => Ok(done?.outputs),
         Err(_) => Err(Failure::Deadline { limit }),
@@ -222,13 +220,13 @@ pub async fn run_once(
     let terms = Arc::new(Terms::of(&manifest.name, manifest));
     let Some(code) = &warm.code else {
         if let Some((name, model)) = warm.models.iter().next() {
-            let (model, inputs) = (model.model.clone(), run.inputs.clone());
+            let (model, inputs) = (model.clone(), run.inputs.clone());
             app.scheduler.run(&terms, name, model, inputs).await?;
         }
         return Ok(());
     };
     let models = CallModels::new(warm.clone(), app.scheduler.clone(), terms);
-    let bounds = Caps::new(&app.config).limits(limits, limits.deadline);
+    let bounds = InstanceCaps::new(&app.config).limits(limits, limits.deadline);
     let request = Request {
         id: "dry-run".into(),
         inputs: run.inputs.clone(),

@@ -27,6 +27,11 @@ pub fn run(request: Request) -> Answer {
         "spin" => loop {
             black_box(0);
         },
+        "burn" => {
+            let rounds = text(&request, "rounds").parse::<u64>().unwrap();
+            let sum = (0..rounds).fold(0, |sum: u64, n| sum.wrapping_mul(31) ^ black_box(n));
+            say(&sum.to_string())
+        }
         "sleep" => {
             std::thread::sleep(Duration::from_millis(text(&request, "ms").parse().unwrap()));
             say("slept")
