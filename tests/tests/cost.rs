@@ -213,6 +213,27 @@ async fn sums_outlive_a_restart_and_but_for_seconds_a_crash() {
 }
 
 #[tokio::test]
+async fn prices_make_the_figures() {
+    let prices = ["--price-request", "0.5", "--price-currency", "EUR"];
+    let server = Server::start_with(&prices).await;
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
+    for body in [r#"{"x": [1]}"#, r#"{"x": [2]}"#, "{}"] {
+        server.invoke("adder", body).await;
+    }
+    let path = "/v1/functions/adder/versions/1/cost";
+    let cost = server.get(path).await.expect(200).json();
+    assert_eq!(cost["cost"]["requests"], 1.5);
+    assert_eq!(cost["cost"]["total"], 1.5);
+    assert_eq!(cost["cost_per_1000_predictions"], 750.0);
+    let request = server.request(Method::POST, "/v1/functions/adder/invoke");
+    let request = request.header("x-firebox-cost", "?").body(r#"{"x": [1]}"#);
+    let told = request.send().await.unwrap();
+    assert_eq!(told.headers()["x-firebox-cost"], "0.500000000000 EUR");
+}
+
+#[tokio::test]
 async fn the_command_tells_each_version() {
     let server = Server::start().await;
     for amount in [1.0, 2.0] {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use firebox_tests::client::send;
 use firebox_tests::jobs::{by_item, lines};
-use firebox_tests::load::{Load, latency};
+use firebox_tests::load::{Load, Sample, latency};
 use firebox_tests::{Bundle, Server, guests, onnx};
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
@@ -493,30 +493,35 @@ async fn a_job_leaves_callers_their_latency() {
         .deploy("adder", &Bundle::of_model(onnx::add_one()))
         .await;
     let path = "/v1/functions/caller/invoke";
-    let measure = async |seconds| {
-        let load = Load::start(&server, path, 100, |n| format!("{{\"x\": [{n}]}}"));
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
-        let samples = load.stop().await;
+    let load = || Load::start(&server, path, 100, |n| format!("{{\"x\": [{n}]}}"));
+    let told = |samples: Vec<Sample>| {
         assert!(samples.iter().all(|sample| sample.status == 200));
-        (latency(&samples, 0.5), latency(&samples, 0.99))
+        (
+            latency(&samples, 0.5),
+            latency(&samples, 0.99),
+            samples.len(),
+        )
     };
-    measure(3).await;
     let mut ratios = Vec::new();
-    for round in 0..3 {
-        let alone = measure(15).await;
+    for round in 0..6 {
+        let callers = load();
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let alone = told(callers.stop().await);
+        let callers = load();
+        let began = Instant::now();
         let id = server.submitted("adder/jobs", lines(100_000)).await;
-        server.job_that(&id, |job| job["state"] == "running").await;
-        let beside = measure(15).await;
-        let job = server.job(&id).await;
+        server.job_done(&id).await;
+        let took = began.elapsed();
+        let beside = told(callers.stop().await);
         println!(
-            "round {round}: alone p50 {:?} p99 {:?}; beside a job p50 {:?} p99 {:?}; {} items in 15 s",
-            alone.0, alone.1, beside.0, beside.1, job["succeeded"]
+            "round {round}: p50, p99, calls: alone {alone:?}; beside a job {beside:?}, in {took:?}"
         );
-        assert!(job["succeeded"].as_u64() > Some(0), "the job starves");
-        ratios.push(beside.1.as_secs_f64() / alone.1.as_secs_f64());
-        act(&server, &id, "cancel").await;
+        // The first is for what is cold.
+        if round > 0 {
+            ratios.push(beside.1.as_secs_f64() / alone.1.as_secs_f64());
+        }
     }
     ratios.sort_by(f64::total_cmp);
     println!("p99 beside a job, by that alone: {ratios:.2?}");
-    assert!(ratios[1] <= 1.5, "{ratios:?}");
+    assert!(ratios[2] <= 1.5, "{ratios:?}");
 }

@@ -458,13 +458,21 @@ impl Failure {
     /// Whether the same question may get an answer another time.
     pub fn may_pass(&self) -> bool {
         match self {
-            // These follow from the question.
-            Self::Memory { .. } | Self::Model(_) => false,
+            // These follow from the question, or from the version.
+            Self::Memory { .. } | Self::Cpu { .. } | Self::Model(_) | Self::OverBudget(_) => false,
             failure => {
                 let status = failure.status();
                 status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
             }
         }
+    }
+
+    /// Whether there was no room for the question, so that nobody was asked.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy(_) | Self::Throttled { .. } | Self::Overloaded { .. } | Self::NoRoom(_)
+        )
     }
 
     /// Problem details.

@@ -7,6 +7,7 @@ use crate::{BasisPoints, Change, Label, Manifest, Policy, Revision};
 
 mod jobs;
 mod rollouts;
+mod usage;
 
 fn name() -> FunctionName {
     "net".parse().unwrap()

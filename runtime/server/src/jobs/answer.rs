@@ -97,7 +97,7 @@ impl Answerer {
                     };
                 }
                 // It wasn't its turn; that is no attempt.
-                Err(Failure::Busy(_)) => attempts -= 1,
+                Err(failure) if failure.is_for_want_of_room() => attempts -= 1,
                 Err(failure) if failure.may_pass() && attempts < self.job.max_attempts => {
                     self.metrics.retried.increment(1);
                 }
@@ -355,6 +355,8 @@ mod tests {
             (Failure::GuestInvalidInput(String::new()), false),
             (Failure::NotAcceptable(String::new()), false),
             (Failure::Memory { limit: 1 }, false),
+            (Failure::Cpu { limit: PAUSE }, false),
+            (Failure::OverBudget(String::new()), false),
             (Failure::Model(String::new()), false),
             (Failure::GuestInternal(String::new()), true),
             (Failure::GuestUnavailable(String::new()), true),

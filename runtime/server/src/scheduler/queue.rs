@@ -5,7 +5,8 @@
 //! `realtime` takes while it waits. `batch` has a thread of its own, which the system lets run when
 //! nobody else does. Within a tier, functions share time equally: each has an account of the time
 //! it used, and the one that used least comes first; one that was away starts level with the
-//! others (start-time fair queueing; Goyal, Vin and Cheng, 1996).
+//! others (start-time fair queueing; Goyal, Vin and Cheng, 1996). What a function's jobs use is not
+//! held against its callers: the batch tier has accounts of its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -132,12 +133,34 @@ struct Account {
     typical: f64,
 }
 
+/// The accounts of those that share time with each other.
+#[derive(Default)]
+struct Accounts {
+    of: HashMap<FunctionName, Account>,
+    /// What those who are served used when they were served.
+    level: f64,
+}
+
+/// The accounts of callers, and those of the batch tier.
+#[derive(Default)]
+struct Books {
+    callers: Accounts,
+    batch: Accounts,
+}
+
+impl Books {
+    fn of(&mut self, tier: Tier) -> &mut Accounts {
+        match tier {
+            Tier::Batch => &mut self.batch,
+            Tier::Realtime | Tier::OnDemand => &mut self.callers,
+        }
+    }
+}
+
 /// All that waits.
 pub(super) struct Queue {
     lanes: Vec<Lane>,
-    accounts: HashMap<FunctionName, Account>,
-    /// What those who are served used when they were served.
-    level: f64,
+    books: Books,
     /// Seconds that `on-demand` is owed.
     owed: f64,
     waiting: usize,
@@ -150,8 +173,7 @@ impl Queue {
     pub fn new(limit: usize) -> Self {
         Self {
             lanes: vec![],
-            accounts: HashMap::new(),
-            level: 0.0,
+            books: Books::default(),
             owed: 0.0,
             waiting: 0,
             limit,
@@ -178,8 +200,9 @@ impl Queue {
         if let Some(refusal) = self.refusal(&job.terms.function) {
             return Err(refusal);
         }
-        let level = self.level;
-        let account = self.accounts.entry(job.terms.function.clone());
+        let accounts = self.books.of(job.terms.tier);
+        let level = accounts.level;
+        let account = accounts.of.entry(job.terms.function.clone());
         let account = account.or_insert(Account {
             used: level,
             typical: FIRST_GUESS,
@@ -218,6 +241,7 @@ impl Queue {
         let owed = owed.iter().filter(|_| self.owed > 0.0);
         let mut soonest: Option<Instant> = None;
         for tier in owed.chain(tiers) {
+            let accounts = self.books.of(*tier);
             let mut first: Option<(f64, Instant, usize)> = None;
             for (at, lane) in self.lanes.iter().enumerate() {
                 if lane.tier != *tier || !tiers.contains(tier) {
@@ -230,8 +254,8 @@ impl Queue {
                     soonest = Some(soonest.map_or(ready, |soonest| soonest.min(ready)));
                     continue;
                 }
-                let account = self.accounts.get(&lane.function);
-                let used = account.map_or(self.level, |account| account.used);
+                let account = accounts.of.get(&lane.function);
+                let used = account.map_or(accounts.level, |account| account.used);
                 let queued = lane.jobs.front().map_or(now, |job| job.queued_at);
                 if first.is_none_or(|(least, oldest, _)| (used, queued) < (least, oldest)) {
                     first = Some((used, queued, at));
@@ -241,8 +265,8 @@ impl Queue {
                 && let Some(lane) = self.lanes.get_mut(at)
                 && let Some(run) = lane.take()
             {
-                self.level = self.level.max(used);
-                if let Some(account) = self.accounts.get_mut(&lane.function) {
+                accounts.level = accounts.level.max(used);
+                if let Some(account) = accounts.of.get_mut(&lane.function) {
                     // Corrected when it is done: another thread that looks meanwhile sees that
                     // this function was served.
                     account.used += account.typical;
@@ -257,7 +281,8 @@ impl Queue {
     /// Notes what a run took.
     pub fn done(&mut self, function: &FunctionName, tier: Tier, took: Duration) {
         let took = took.as_secs_f64();
-        if let Some(account) = self.accounts.get_mut(function) {
+        let accounts = self.books.of(tier);
+        if let Some(account) = accounts.of.get_mut(function) {
             account.used += took - account.typical;
             account.typical += (took - account.typical) / 8.0;
         }
@@ -272,9 +297,10 @@ impl Queue {
         if self.waiting(&[Tier::OnDemand]) == 0 {
             self.owed = 0.0;
         }
-        if self.accounts.len() > MANY_ACCOUNTS {
-            let (level, lanes) = (self.level, &self.lanes);
-            self.accounts.retain(|function, account| {
+        let (accounts, lanes) = (self.books.of(tier), &self.lanes);
+        if accounts.of.len() > MANY_ACCOUNTS {
+            let level = accounts.level;
+            accounts.of.retain(|function, account| {
                 account.used > level || lanes.iter().any(|lane| lane.function == *function)
             });
         }

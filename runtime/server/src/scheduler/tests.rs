@@ -351,10 +351,11 @@ impl Waiting {
 
     /// Whose turn it is, when each run takes so long.
     fn serve(&mut self, took: impl Fn(&str) -> Duration) -> Option<String> {
-        match self
-            .queue
-            .next(&[Tier::Realtime, Tier::OnDemand], Instant::now())
-        {
+        self.serve_of(&[Tier::Realtime, Tier::OnDemand], took)
+    }
+
+    fn serve_of(&mut self, tiers: &[Tier], took: impl Fn(&str) -> Duration) -> Option<String> {
+        match self.queue.next(tiers, Instant::now()) {
             Next::Run(run) => {
                 let terms = run.jobs.first()?.terms.clone();
                 let function = terms.function.to_string();
@@ -386,6 +387,27 @@ fn functions_share_time_and_not_turns() {
     let heavy = turns.iter().filter(|turn| *turn == "heavy").count();
     // A tenth of the turns, which is half of the time.
     assert!((25..=35).contains(&heavy), "{heavy} of {}", turns.len());
+}
+
+#[test]
+fn what_a_function_uses_in_the_batch_tier_is_not_held_against_its_callers() {
+    let mut waiting = Waiting::new(4096);
+    let (shared, other) = (
+        terms("shared", "on-demand", ""),
+        terms("other", "on-demand", ""),
+    );
+    let jobs = Arc::new(shared.in_batch());
+    for _ in 0..100 {
+        waiting.push(&jobs).unwrap();
+        waiting.push(&shared).unwrap();
+        waiting.push(&other).unwrap();
+    }
+    let long = |_: &str| Duration::from_secs(1);
+    (0..100).for_each(|_| drop(waiting.serve_of(&[Tier::Batch], long)));
+    let took = |_: &str| Duration::from_millis(10);
+    let turns: Vec<String> = (0..40).filter_map(|_| waiting.serve(took)).collect();
+    let shared = turns.iter().filter(|turn| *turn == "shared").count();
+    assert!((18..=22).contains(&shared), "{turns:?}");
 }
 
 #[test]
