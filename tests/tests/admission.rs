@@ -201,7 +201,8 @@ async fn three_times_what_the_processor_can_do_leaves_nine_tenths_of_it_done() {
         samples.len() - done.len() - lost,
     );
     assert!(good >= 0.9 * most, "{good} of {most} a second");
-    assert!(p99 <= Duration::from_millis(2_100), "{p99:?}");
+    // The deadline, and what the callers themselves wait for the processor.
+    assert!(p99 <= Duration::from_secs(3), "{p99:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
