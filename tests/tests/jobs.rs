@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use firebox_tests::client::send;
+use firebox_tests::compare::assert_close;
 use firebox_tests::jobs::{by_item, lines};
 use firebox_tests::load::{Load, Sample, latency};
 use firebox_tests::{Bundle, Server, guests, onnx};
@@ -421,6 +422,36 @@ async fn a_job_goes_on_after_a_restart() {
     let (_, rest) = text.split_once(name).unwrap();
     let asked: u64 = rest.lines().next().unwrap().parse().unwrap();
     assert!(asked <= 3000 - kept, "{asked} after {kept}");
+}
+
+#[tokio::test]
+async fn items_share_runs_of_a_model_that_allows_it() {
+    let server = Server::start().await;
+    let bundle = Bundle::of_model(onnx::ranker(&[4, 16, 3]))
+        .with_lines("[models.model.batching]\nmax_batch_size = 32\nmax_queue_delay = \"20ms\"");
+    server.deploy("ranker", &bundle).await;
+    let row = |n: u32| [n % 7, n % 5, n % 3, 1].map(|x| f64::from(x) / 4.0);
+    let text: String = (0..2000)
+        .map(|n| format!("{}\n", json!({"x": [row(n)]})))
+        .collect();
+    let runs = async || {
+        let text = server.get("/metrics").await.expect(200).text();
+        let (_, rest) = text.split_once("\nfirebox_model_runs_total ").unwrap();
+        rest.lines().next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = runs().await;
+    let id = server.submitted("ranker/jobs", text).await;
+    server.job_done(&id).await;
+    let runs = runs().await - before;
+    println!("2000 items in {runs} runs");
+    assert!(runs <= 500, "{runs} runs");
+    let results = server.results(&id).await;
+    assert_eq!(results.len(), 2000);
+    for n in (0..2000).step_by(97) {
+        let body = json!({"x": [row(n)]}).to_string();
+        let alone = server.invoke("ranker", body).await.expect(200).json();
+        assert_close(&results[&(u64::from(n) + 1)]["output"], &alone);
+    }
 }
 
 #[tokio::test]
