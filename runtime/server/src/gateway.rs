@@ -21,7 +21,6 @@ use uuid::Uuid;
 
 use crate::admission::{Admission, Claim, Place};
 use crate::cache::{Directives, ResponseCache, Served};
-use crate::callers::{Caller as Inside, Callers};
 use crate::config::Config;
 use crate::cost::{Meter, Prices};
 use crate::metrics::{Clock, Metrics, Spent};
@@ -63,7 +62,6 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
-    callers: Callers,
     cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
@@ -109,7 +107,6 @@ pub struct Call {
     started: Instant,
     limit: Duration,
     place: Place,
-    _inside: Inside,
     metrics: Metrics,
     clocks: Clocks,
     meter: Meter,
@@ -192,18 +189,12 @@ impl Gateway {
             residency,
             scheduler,
             admission,
-            callers: Callers::new(),
             cache,
             shadow,
             metrics,
             prices,
             caps,
         }
-    }
-
-    /// Who is inside.
-    pub fn callers(&self) -> Callers {
-        self.callers.clone()
     }
 
     /// Resolves the version and lets the request in. `timeout` can only shorten
@@ -268,7 +259,6 @@ impl Gateway {
             started,
             limit,
             place,
-            _inside: self.callers.enter(),
             metrics,
             clocks,
             meter: Meter::default(),
@@ -545,7 +535,7 @@ fn server_timing(spent: &Spent, meter: &Meter, served: Option<Served>) -> String
 }
 
 /// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
-/// answer, and no place is taken. `id` names the answer in logs.
+/// answer, and no place is taken. Its models run on `terms`; `id` names the answer in logs.
 pub async fn ask(
     version: &Version,
     terms: &Arc<Terms>,
