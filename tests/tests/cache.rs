@@ -378,6 +378,38 @@ async fn a_rollback_drops_what_is_kept_of_the_version_it_leaves() {
 }
 
 #[tokio::test]
+async fn kept_answers_say_nothing_to_the_guards_of_a_rollout() {
+    let server = Server::start().await;
+    for amount in [1.0, 2.0] {
+        server.deploy("adder", &adder(amount, "ttl = \"1m\"")).await;
+    }
+    let rollout = "/v1/functions/adder/rollout";
+    let plan = json!({
+        "to": 2, "steps": "50%:1h,100%", "guards": ["error_rate<=stable+1%"], "min_sample": 1
+    });
+    server.post(rollout, &plan).await.expect(201);
+    for _ in 0..60 {
+        ask(&server, ADDER, "").await;
+    }
+    assert_eq!(requests(&server, "adder", "hit").await, 58.0);
+    let sample = async || {
+        let verdict = server.get(rollout).await.expect(200).json()["verdicts"][0].clone();
+        let of = |who: &str| verdict[who]["sample"].as_u64().unwrap_or(0);
+        of("canary") + of("stable")
+    };
+    let began = Instant::now();
+    while sample().await < 2 {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "the misses are never judged"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(sample().await, 2, "one of each version");
+}
+
+#[tokio::test]
 async fn what_is_kept_goes_with_the_version_and_with_the_server() {
     let server = Server::start().await;
     for amount in [1.0, 2.0] {

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use firebox_tests::client::send;
+use firebox_tests::compare::assert_close;
 use firebox_tests::jobs::{by_item, lines};
 use firebox_tests::load::{Load, Sample, latency};
 use firebox_tests::{Bundle, Server, guests, onnx};
@@ -424,6 +425,36 @@ async fn a_job_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn items_share_runs_of_a_model_that_allows_it() {
+    let server = Server::start().await;
+    let bundle = Bundle::of_model(onnx::ranker(&[4, 16, 3]))
+        .with_lines("[models.model.batching]\nmax_batch_size = 32\nmax_queue_delay = \"20ms\"");
+    server.deploy("ranker", &bundle).await;
+    let row = |n: u32| [n % 7, n % 5, n % 3, 1].map(|x| f64::from(x) / 4.0);
+    let text: String = (0..2000)
+        .map(|n| format!("{}\n", json!({"x": [row(n)]})))
+        .collect();
+    let runs = async || {
+        let text = server.get("/metrics").await.expect(200).text();
+        let (_, rest) = text.split_once("\nfirebox_model_runs_total ").unwrap();
+        rest.lines().next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = runs().await;
+    let id = server.submitted("ranker/jobs", text).await;
+    server.job_done(&id).await;
+    let runs = runs().await - before;
+    println!("2000 items in {runs} runs");
+    assert!(runs <= 500, "{runs} runs");
+    let results = server.results(&id).await;
+    assert_eq!(results.len(), 2000);
+    for n in (0..2000).step_by(97) {
+        let body = json!({"x": [row(n)]}).to_string();
+        let alone = server.invoke("ranker", body).await.expect(200).json();
+        assert_close(&results[&(u64::from(n) + 1)]["output"], &alone);
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_pauses_a_job_until_there_is_room() {
     let server = adder().await;
     // Answers are larger than what they answer: 6 MB in, 12 MB out.
@@ -484,6 +515,7 @@ async fn a_job_of_a_million_lines_takes_no_more_memory_than_one_of_a_few() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes, and a quiet machine"]
 async fn a_job_leaves_callers_their_latency() {
+    const LONG: Duration = Duration::from_secs(15);
     let server = Server::start().await;
     let bundle = Bundle::new()
         .with_lines("tier = \"realtime\"")
@@ -505,17 +537,24 @@ async fn a_job_leaves_callers_their_latency() {
     let mut ratios = Vec::new();
     for round in 0..6 {
         let callers = load();
-        tokio::time::sleep(Duration::from_secs(15)).await;
+        tokio::time::sleep(LONG).await;
         let alone = told(callers.stop().await);
+        let id = server.submitted("adder/jobs", lines(100_000)).await;
+        server.job_that(&id, |job| job["state"] == "running").await;
         let callers = load();
         let began = Instant::now();
-        let id = server.submitted("adder/jobs", lines(100_000)).await;
-        server.job_done(&id).await;
-        let took = began.elapsed();
+        let ended = async || server.job(&id).await["ended"].is_string();
+        while began.elapsed() < LONG && !ended().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         let beside = told(callers.stop().await);
+        let done = server.job(&id).await["succeeded"].as_u64().unwrap();
         println!(
-            "round {round}: p50, p99, calls: alone {alone:?}; beside a job {beside:?}, in {took:?}"
+            "round {round}: p50, p99, calls: alone {alone:?}; beside a job {beside:?}, {done} items in {:?}",
+            began.elapsed()
         );
+        assert!(done > 0, "the job starves");
+        act(&server, &id, "cancel").await;
         // The first is for what is cold.
         if round > 0 {
             ratios.push(beside.1.as_secs_f64() / alone.1.as_secs_f64());

@@ -9,33 +9,28 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::Response as HttpResponse;
-use firebox_engine::{RunError, Signature};
-use firebox_sandbox::{
-    Context, ErrorCode, InvokeError, Limits, ModelError, Models, Parameter, Request, Response,
-};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use axum::http::HeaderMap;
+use firebox_sandbox::{Limits, Parameter, Request};
 use uuid::Uuid;
 
-use crate::admission::{Admission, Claim, Place};
-use crate::cache::{Directives, ResponseCache, Served};
-use crate::callers::{Caller as Inside, Callers};
+use call::{COST, Clocks};
+
+use crate::admission::{Admission, Claim};
+use crate::cache::{Directives, ResponseCache};
 use crate::config::Config;
 use crate::cost::{Meter, Prices};
-use crate::metrics::{Clock, Metrics, Spent};
-use crate::problem::{Failure, Shed};
-use crate::residency::{Cause, Code, Lease, Loaded, Residency, Warm};
-use crate::rollout::window::Outcome;
+use crate::metrics::Metrics;
+use crate::problem::Failure;
+use crate::residency::{Cause, Code, Lease, Residency};
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
-use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
-use crate::shadow::{Copied, Shadow};
+use crate::scheduler::{Named, Scheduler};
+use crate::shadow::Shadow;
 
-const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
-const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
-const COST: HeaderName = HeaderName::from_static("x-firebox-cost");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+mod call;
+mod models;
+
+pub use call::{Call, Early};
+pub use models::{CallModels, ask, invoke_failure};
 
 /// What a function is asked.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +58,6 @@ pub struct Gateway {
     residency: Residency,
     scheduler: Arc<Scheduler>,
     admission: Admission,
-    callers: Callers,
     cache: ResponseCache,
     shadow: Shadow,
     metrics: Metrics,
@@ -100,51 +94,6 @@ impl InstanceCaps {
     }
 }
 
-/// One request that was let in.
-pub struct Call {
-    /// The version that answers.
-    pub version: Arc<Version>,
-    /// The prediction id.
-    pub id: Uuid,
-    started: Instant,
-    limit: Duration,
-    place: Place,
-    _inside: Inside,
-    metrics: Metrics,
-    clocks: Clocks,
-    meter: Meter,
-    /// Given where the caller wants to know what the call costs.
-    prices: Option<Arc<Prices>>,
-    recorded: bool,
-    /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
-    /// about how versions compare.
-    by_policy: bool,
-    /// What its caller asks of the cache, and what came of it.
-    directives: Directives,
-    served: OnceLock<Served>,
-    /// Who is asked as well, the way there, and what.
-    shadow: Option<(Arc<Version>, Shadow)>,
-    copied: OnceLock<(Question, Named)>,
-}
-
-/// A request that was let in before its version is known.
-pub struct Early {
-    started: Instant,
-    limit: Duration,
-    place: Place,
-}
-
-impl Early {
-    /// Runs `work`, at most as long as the request may take.
-    pub async fn within<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let outcome = tokio::time::timeout(self.limit, work).await;
-        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
-    }
-}
-
 /// What came of opening a call.
 #[allow(
     clippy::large_enum_variant,
@@ -163,14 +112,6 @@ pub struct Asker<'a> {
     pub headers: &'a HeaderMap,
     /// Its body, where it was read early.
     pub body: Option<&'a [u8]>,
-}
-
-#[derive(Default)]
-struct Clocks {
-    queue: Clock,
-    cold: Clock,
-    guest: Clock,
-    compute: Clock,
 }
 
 impl Gateway {
@@ -192,18 +133,12 @@ impl Gateway {
             residency,
             scheduler,
             admission,
-            callers: Callers::new(),
             cache,
             shadow,
             metrics,
             prices,
             caps,
         }
-    }
-
-    /// Who is inside.
-    pub fn callers(&self) -> Callers {
-        self.callers.clone()
     }
 
     /// Resolves the version and lets the request in. `timeout` can only shorten
@@ -268,7 +203,6 @@ impl Gateway {
             started,
             limit,
             place,
-            _inside: self.callers.enter(),
             metrics,
             clocks,
             meter: Meter::default(),
@@ -387,125 +321,6 @@ impl Gateway {
     }
 }
 
-impl Call {
-    /// Runs `work`, at most until the deadline.
-    pub async fn within<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        // A little longer than the sandbox, which can say more about what ran.
-        let limit = self.remaining() + Duration::from_millis(5);
-        let outcome = tokio::time::timeout(limit, work).await;
-        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
-    }
-
-    /// Records the answer and marks it with version, prediction id and timing.
-    pub fn close(mut self, mut response: HttpResponse) -> HttpResponse {
-        let spent = self.spent();
-        self.version
-            .metrics(&self.metrics)
-            .record(Some(response.status()), &spent);
-        self.recorded = true;
-        if response.extensions().get::<Shed>().is_none()
-            && let Some(outcome) = outcome(response.status())
-        {
-            self.observe(outcome, &spent);
-        }
-        let succeeded = response.status().is_success();
-        self.version.account.charge(&self.meter, succeeded);
-        let served = self.served.get().copied();
-        let headers = response.headers_mut();
-        if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
-            served.tell(cache, &self.directives, headers);
-        }
-        if let Some(cost) = self.prices.as_deref().map(|prices| self.meter.cost(prices))
-            && let Ok(cost) = HeaderValue::from_str(&cost)
-        {
-            headers.insert(COST, cost);
-        }
-        headers.insert(VERSION, self.version.record.number.get().into());
-        let mut buffer = Uuid::encode_buffer();
-        let id = self.id.hyphenated().encode_lower(&mut buffer);
-        for (name, text) in [
-            (PREDICTION_ID, &*id),
-            (SERVER_TIMING, &server_timing(&spent, &self.meter, served)),
-        ] {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(name, value);
-            }
-        }
-        match (self.shadow.take(), self.copied.take()) {
-            (Some((shadow, way)), Some((question, outputs))) if succeeded => {
-                let copied = Copied {
-                    primary: self.version.clone(),
-                    shadow,
-                    question,
-                    outputs,
-                    took: spent.total,
-                };
-                way.after(response, copied)
-            }
-            _ => response,
-        }
-    }
-
-    /// Tells whoever watches the version how the call went. An answer that was kept tells nothing:
-    /// it is as quick as the cache and never fails, so a version would look the better the more its
-    /// callers repeat themselves, and a new one, whose cache is empty, the worse.
-    fn observe(&self, outcome: Outcome, spent: &Spent) {
-        let kept = matches!(self.served.get(), Some(Served::Hit { .. }));
-        if self.by_policy && !kept {
-            let now = self.started + spent.total;
-            self.version.observe(now, outcome, spent.total);
-        }
-    }
-
-    fn remaining(&self) -> Duration {
-        self.limit.saturating_sub(self.started.elapsed())
-    }
-
-    fn spent(&self) -> Spent {
-        Spent {
-            queue: self.clocks.queue.get(),
-            cold: self.clocks.cold.get(),
-            guest: self.clocks.guest.get(),
-            compute: self.clocks.compute.get(),
-            total: self.started.elapsed(),
-        }
-    }
-
-    /// What the caller is told; the owner finds the rest in the log.
-    fn refusal(&self, error: InvokeError) -> Failure {
-        if let InvokeError::Trap {
-            message,
-            stderr,
-            backtrace,
-        } = &error
-        {
-            tracing::error!(prediction_id = %self.id, function = %self.version.record.function,
-                version = self.version.record.number.get(), message, stderr, backtrace,
-                "the function trapped");
-            return Failure::Trap(format!("the function stopped: {message}"));
-        }
-        if let InvokeError::Host(reason) = &error {
-            tracing::error!(prediction_id = %self.id, reason, "the host failed to run a function");
-        }
-        invoke_failure(error, self.limit)
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.metrics.in_flight.decrement(1.0);
-        if !self.recorded {
-            let spent = self.spent();
-            self.version.metrics(&self.metrics).record(None, &spent);
-            self.version.account.charge(&self.meter, false);
-            self.observe(Outcome::Cancelled, &spent);
-        }
-    }
-}
-
 /// How a call of a version asks to be let in.
 fn claim_of(version: &Version, deadline: Instant) -> Claim {
     let manifest = &version.record.manifest;
@@ -515,201 +330,5 @@ fn claim_of(version: &Version, deadline: Instant) -> Claim {
         tier: manifest.tier,
         concurrency: concurrency.map(|most| most.get() as usize),
         deadline,
-    }
-}
-
-/// How an answer counts for guards; 429 says nothing about the version.
-fn outcome(status: StatusCode) -> Option<Outcome> {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => None,
-        status if status.is_server_error() => Some(Outcome::Failed),
-        status if status.is_client_error() => Some(Outcome::Rejected),
-        _ => Some(Outcome::Answered),
-    }
-}
-
-/// Milliseconds, as the Server Timing specification has them.
-fn server_timing(spent: &Spent, meter: &Meter, served: Option<Served>) -> String {
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let cache = served.map_or(String::new(), |served| {
-        format!("cache;desc={}, ", served.name())
-    });
-    format!(
-        "{cache}queue;dur={:.3}, cold;dur={:.3}, guest;dur={:.3}, compute;dur={:.3}, cpu;dur={:.3}",
-        ms(spent.queue),
-        ms(spent.cold),
-        ms(spent.guest),
-        ms(spent.compute),
-        ms(meter.cpu())
-    )
-}
-
-/// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
-/// answer, and no place is taken. `id` names the answer in logs.
-pub async fn ask(
-    version: &Version,
-    terms: &Arc<Terms>,
-    warm: &Arc<Warm>,
-    scheduler: &Arc<Scheduler>,
-    question: Question,
-    limits: Limits,
-    id: Uuid,
-) -> Result<Answer, Failure> {
-    version.check(&question.inputs)?;
-    if let Some(code) = &warm.code {
-        // What it uses is its version's cost, as that of any call.
-        let meter = version.account.meter();
-        let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
-        let models = models.metered(&meter);
-        let deadline = limits.deadline;
-        let request = Request {
-            id: question.id.unwrap_or_else(|| id.to_string()),
-            inputs: question.inputs,
-            parameters: question.parameters,
-        };
-        // It must not change what the version's callers find in an instance that is kept.
-        let response = Arc::new(models).invoke(code, limits, false, request).await;
-        let response = response.map_err(|error| {
-            tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
-            invoke_failure(error, deadline)
-        })?;
-        return Ok(Answer {
-            outputs: response.outputs,
-            parameters: response.parameters,
-        });
-    }
-    let model = warm.models.iter().next();
-    let missing = || Failure::Internal("the version has no model".into());
-    let (name, model) = model.ok_or_else(missing)?;
-    let run = scheduler.run(terms, name, model.clone(), question.inputs);
-    Ok(Answer {
-        outputs: run.await?.outputs,
-        parameters: vec![],
-    })
-}
-
-/// A function's failure as a request's; `limit` is the deadline that it had.
-pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
-    match error {
-        InvokeError::Guest(error) => match error.code {
-            ErrorCode::InvalidInput => Failure::GuestInvalidInput(error.message),
-            ErrorCode::Unavailable => Failure::GuestUnavailable(error.message),
-            ErrorCode::Internal => Failure::GuestInternal(error.message),
-        },
-        InvokeError::Deadline { .. } => Failure::Deadline { limit },
-        InvokeError::Memory { limit } => Failure::Memory { limit },
-        InvokeError::Cpu { limit } => Failure::Cpu { limit },
-        InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
-        InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
-        InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
-    }
-}
-
-impl From<ComputeError> for Failure {
-    fn from(error: ComputeError) -> Self {
-        match error {
-            ComputeError::Full { .. } => Self::Busy(error.to_string()),
-            ComputeError::Run(RunError::Input(error)) => Self::WrongTensor(error.to_string()),
-            ComputeError::Run(_) | ComputeError::Panic(_) => Self::Model(error.to_string()),
-            ComputeError::Stopped => Self::ShuttingDown,
-        }
-    }
-}
-
-/// The models of one call: runs them on the scheduler and adds up the time.
-pub struct CallModels {
-    warm: Arc<Warm>,
-    scheduler: Arc<Scheduler>,
-    terms: Arc<Terms>,
-    queued: Clock,
-    computed: Clock,
-    meter: Meter,
-}
-
-impl CallModels {
-    /// For one call of a loaded version.
-    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>, terms: Arc<Terms>) -> Self {
-        Self {
-            warm,
-            scheduler,
-            terms,
-            queued: Clock::default(),
-            computed: Clock::default(),
-            meter: Meter::default(),
-        }
-    }
-
-    /// What is used from now on is counted by `meter`.
-    pub fn metered(self, meter: &Meter) -> Self {
-        Self {
-            meter: meter.clone(),
-            ..self
-        }
-    }
-
-    /// Runs a component in an instance of its own, or with `reuse` in one that has answered before;
-    /// it uses these models.
-    pub async fn invoke(
-        self: Arc<Self>,
-        code: &Code,
-        limits: Limits,
-        reuse: bool,
-        request: Request,
-    ) -> Result<Response, InvokeError> {
-        let context = Context {
-            limits,
-            cpu: self.meter.guest.clone(),
-            models: self,
-            assets: code.assets.clone(),
-            network: code.network.clone(),
-            reuse,
-        };
-        code.component.invoke(request, context).await
-    }
-
-    fn find(&self, name: &str) -> Result<&Arc<Loaded>, ModelError> {
-        self.warm
-            .models
-            .get(name)
-            .ok_or_else(|| ModelError::NotFound {
-                name: name.to_owned(),
-                known: self.warm.models.keys().cloned().collect(),
-            })
-    }
-}
-
-impl Models for CallModels {
-    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<Signature>, ModelError>> {
-        std::future::ready(self.find(name).map(|model| model.signature.clone())).boxed()
-    }
-
-    fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
-        let run = async move {
-            let model = self.find(name)?.clone();
-            match self.scheduler.run(&self.terms, name, model, inputs).await {
-                Ok(computed) => {
-                    self.queued.add(computed.queued);
-                    self.computed.add(computed.compute);
-                    self.meter.computed(&computed);
-                    Ok(computed.outputs)
-                }
-                Err(error) => Err(model_error(name.to_owned(), error)),
-            }
-        };
-        run.boxed()
-    }
-}
-
-fn model_error(model: String, error: ComputeError) -> ModelError {
-    match error {
-        ComputeError::Run(RunError::Input(error)) => ModelError::Input { model, error },
-        ComputeError::Run(_) | ComputeError::Panic(_) => ModelError::Failed {
-            model,
-            reason: error.to_string(),
-        },
-        ComputeError::Full { .. } | ComputeError::Stopped => ModelError::Unavailable {
-            model,
-            reason: error.to_string(),
-        },
     }
 }

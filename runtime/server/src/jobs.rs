@@ -7,8 +7,8 @@
 //!            items ─▶ answer, many at a time ─▶ results, one file ─▶ registry: checkpoint, end
 //!                     (gateway::ask)
 //! ```
-//! Jobs run on threads of the lowest priority with an event loop of their own, and have one item in
-//! flight while callers are there. The file of results alone says which items are done
+//! Jobs run on threads of the lowest priority with an event loop of their own, and their models in
+//! the batch tier, whatever that of the version. The file of results alone says which items are done
 //! ([`results`]), so that after a crash each item ends with exactly one. The state of a job moves by
 //! [`JobRecord::step`] in the registry; this file carries that out.
 
@@ -39,7 +39,6 @@ pub use answer::JobResult;
 use items::Caps;
 use known::KnownJobs;
 
-use crate::callers::{self, Callers};
 use crate::config::Config;
 use crate::gateway::InstanceCaps;
 use crate::metrics::Metrics;
@@ -47,7 +46,7 @@ use crate::problem::Failure;
 use crate::protocol::body;
 use crate::residency::Residency;
 use crate::routing::Routing;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, yield_to_callers};
 
 /// Submissions that are received at once.
 const MAX_RECEIVING: usize = 32;
@@ -67,7 +66,6 @@ struct Inner {
     routing: Arc<Routing>,
     residency: Residency,
     scheduler: Arc<Scheduler>,
-    callers: Callers,
     metrics: Metrics,
     settings: Settings,
     loading: Handle,
@@ -108,7 +106,6 @@ impl Jobs {
         routing: Arc<Routing>,
         residency: Residency,
         scheduler: Arc<Scheduler>,
-        callers: Callers,
         metrics: Metrics,
     ) -> Result<Self, RegistryError> {
         let known = KnownJobs::new(registry.jobs()?);
@@ -127,7 +124,6 @@ impl Jobs {
             routing,
             residency,
             scheduler,
-            callers,
             metrics,
             settings,
             loading: Handle::current(),
@@ -148,7 +144,7 @@ impl Jobs {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("jobs")
-            .on_thread_start(callers::yield_to_them)
+            .on_thread_start(yield_to_callers)
             .enable_all()
             .build()?;
         let work = |_| runtime.spawn(work(self.inner.clone()));

@@ -16,13 +16,12 @@
 //! runs and records it, with `routing` saying which version answers, `admission`
 //! whether there is room, `cache` whether the answer is there already, `residency` what is in memory,
 //! `realtime` what stays there, and `scheduler` where models compute. `rollout` moves traffic under
-//! guards, `shadow` copies it; `jobs` answer many inputs on what `callers` leave; `cost` counts what
+//! guards, `shadow` copies it; `jobs` answer many inputs on what callers leave; `cost` counts what
 //! versions use. `upload` is the way of a new version and `code` that of its component, `problem` the
 //! table of everything that can go wrong, and `server` the wiring.
 
 mod admission;
 mod cache;
-mod callers;
 mod code;
 pub mod config;
 mod connections;

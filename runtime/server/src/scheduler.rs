@@ -22,7 +22,6 @@ use firebox_sandbox::CpuMeter;
 use metrics::Histogram;
 use tokio::sync::oneshot;
 
-use crate::callers;
 use crate::metrics::Metrics;
 use batch::{Batch, Shape};
 use cpu::Meter;
@@ -250,7 +249,7 @@ impl Scheduler {
         let thread = std::thread::Builder::new().name("compute-batch".into());
         let (told, heard) = std::sync::mpsc::channel();
         thread.spawn(move || {
-            callers::yield_to_them();
+            yield_to_callers();
             let meter = Arc::new(Meter::default());
             let counted = meter.clone();
             // Its threads inherit the priority.
@@ -516,6 +515,15 @@ impl Spent {
         terms.used.cpu.add(cpu);
         terms.used.gpu.add(gpu);
         (cpu, gpu)
+    }
+}
+
+/// Gives this thread the lowest priority, and those that it starts.
+pub fn yield_to_callers() {
+    // On Linux, a nice value is that of a thread and not of its process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(19) {
+        tracing::warn!(%error, "a thread that should yield to callers keeps its priority");
     }
 }
 

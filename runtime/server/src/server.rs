@@ -137,7 +137,6 @@ impl App {
             routing.clone(),
             residency.clone(),
             scheduler.clone(),
-            gateway.callers(),
             metrics.clone(),
         )?;
         let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());

@@ -29,13 +29,12 @@ use compare::{Difference, compare};
 use comparison::count;
 pub use comparison::{ComparisonInfo, Comparisons, comparisons};
 
-use crate::callers;
 use crate::gateway::{InstanceCaps, Question, ask};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::residency::Residency;
 use crate::routing::Version;
-use crate::scheduler::{Named, Scheduler};
+use crate::scheduler::{Named, Scheduler, yield_to_callers};
 
 /// Copies that wait at most.
 const MAX_WAITING: usize = 256;
@@ -187,7 +186,7 @@ struct Worker {
 
 impl Worker {
     fn work(self, mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
-        callers::yield_to_them();
+        yield_to_callers();
         let scheduler = Scheduler::start_in_background(MAX_COMPUTE_QUEUE, self.metrics.clone())?;
         let scheduler = Arc::new(scheduler);
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -2,6 +2,7 @@
 //! means, and how its value is read and shown.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ enum Field {
     Address(Of<SocketAddr>),
     Count(Of<usize>, usize),
     Percent(Of<u8>),
-    Bytes(Of<usize>, usize),
+    Bytes(Of<usize>, RangeInclusive<usize>),
     Size(Of<u64>, u64),
     Time(Of<Duration>, Duration),
     Text(Of<String>),
@@ -58,6 +59,11 @@ const fn setting(
 }
 
 const MS: Duration = Duration::from_millis(1);
+/// Sums and products of counts stay far below what a number can hold.
+const MOST: usize = 1_000_000_000;
+const MOST_BYTES: usize = 1 << 50;
+/// What 32 bits can address, which is all that a guest can use.
+const GUEST_MEMORY: usize = 4 << 30;
 const MIB: usize = 1 << 20;
 const CORES: Option<&str> = Some("one a core");
 
@@ -102,7 +108,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "connections.body_rate",
         "body-rate",
-        Bytes(|c| &mut c.body_rate, 0),
+        Bytes(|c| &mut c.body_rate, 0..=MOST_BYTES),
         "The fewest bytes a second of a request's body; 0B sets none",
     ),
     setting(
@@ -114,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "requests.max_body",
         "max-body",
-        Bytes(|c| &mut c.max_body, 1),
+        Bytes(|c| &mut c.max_body, 1..=MOST_BYTES),
         "The most bytes of a request's body",
     ),
     setting(
@@ -162,13 +168,13 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "instances.memory",
         "instance-memory",
-        Bytes(|c| &mut c.max_instance_memory, MIB),
+        Bytes(|c| &mut c.max_instance_memory, MIB..=GUEST_MEMORY),
         "The most memory of one instance, whatever its manifest says",
     ),
     setting(
         "instances.tensors",
         "instance-tensors",
-        Bytes(|c| &mut c.max_instance_tensors, 0),
+        Bytes(|c| &mut c.max_instance_tensors, 0..=MOST_BYTES),
         "The most bytes of tensors that one instance holds, whatever its manifest says",
     ),
     setting(
@@ -264,7 +270,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cache.memory",
         "cache-memory",
-        Bytes(|c| &mut c.cache_memory, 0),
+        Bytes(|c| &mut c.cache_memory, 0..=MOST_BYTES),
         "Memory of all kept answers; 0B keeps none",
     ),
     setting(
@@ -355,19 +361,21 @@ impl Setting {
             Path(of) => *of(config) = text.into(),
             Address(of) => *of(config) = parsed(text, "an address such as 127.0.0.1:8080")?,
             Count(of, least) => {
-                let number = text.parse().ok().filter(|number| number >= least);
-                let expected = || format!("a whole number from {least}");
+                let range = *least..=MOST;
+                let number = text.parse().ok().filter(|number| range.contains(number));
+                let expected = || format!("a whole number from {least} to {MOST}");
                 *of(config) = number.ok_or_else(expected)?;
             }
             Percent(of) => {
                 let number = text.parse().ok().filter(|number| *number <= 90);
                 *of(config) = number.ok_or("a whole number from 0 to 90")?;
             }
-            Bytes(of, least) => {
-                let bytes = size(text, *least as u64)?;
+            Bytes(of, range) => {
+                let (least, most) = (*range.start() as u64, *range.end() as u64);
+                let bytes = size(text, least..=most)?;
                 *of(config) = usize::try_from(bytes).map_err(|_| "less than all memory")?;
             }
-            Size(of, least) => *of(config) = size(text, *least)?,
+            Size(of, least) => *of(config) = size(text, *least..=MOST_BYTES as u64)?,
             Time(of, least) => {
                 let time = humantime::parse_duration(text).ok();
                 let time = time.filter(|time| time >= least && *time <= YEAR);
@@ -421,13 +429,13 @@ fn parsed<T: std::str::FromStr>(text: &str, expected: &str) -> Result<T, String>
     text.parse().map_err(|_| expected.to_owned())
 }
 
-fn size(text: &str, least: u64) -> Result<u64, String> {
+fn size(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let size = text.parse::<ByteSize>().ok();
     let expected = || {
-        let least = ByteSize(least);
-        format!("a size from {least}, such as 64MiB (B, KiB, MiB or GiB)")
+        let (least, most) = (ByteSize(*range.start()), ByteSize(*range.end()));
+        format!("a size from {least} to {most}, such as 64MiB (B, KiB, MiB or GiB)")
     };
-    let size = size.filter(|size| size.0 >= least);
+    let size = size.filter(|size| range.contains(&size.0));
     size.map(|size| size.0).ok_or_else(expected)
 }
 
@@ -537,7 +545,9 @@ mod tests {
         };
         assert!(said("server.listen", "8080").contains("127.0.0.1:8080"));
         assert!(said("instances.max", "0").contains("from 1"));
+        assert!(said("instances.max", "18446744073709551615").contains("to 1000000000"));
         assert!(said("requests.max_body", "64MB").contains("64MiB"));
+        assert!(said("instances.memory", "5GiB").contains("to 4GiB"));
         assert!(said("connections.header_timeout", "0s").contains("from 1ms"));
         assert!(said("admission.realtime_share", "91").contains("0 to 90"));
         assert!(said("log.format", "xml").contains("text or json"));

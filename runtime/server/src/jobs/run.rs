@@ -122,7 +122,7 @@ async fn attempt(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<(), Stop> {
     checkpoints.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut more = true;
     loop {
-        while more && in_flight.len() < inner.room() && bytes < MAX_IN_FLIGHT {
+        while more && in_flight.len() < inner.settings.concurrency && bytes < MAX_IN_FLIGHT {
             // Items that are in flight are none of those that come: they are read in order. Reads
             // are short, and nobody waits for this thread.
             match items.next(|number| run.results.is_done(number))? {
@@ -234,15 +234,6 @@ impl Inner {
     fn note(&self, id: JobId, to: JobMove) {
         if let Err(error) = block_in_place(|| self.step(id, to)) {
             tracing::warn!(job = %id, %error, "a job's state can't be noted");
-        }
-    }
-
-    /// How many items of a job may be in flight now. While callers are there, one: so at most one
-    /// of the runs that a caller may have to wait for is of this job.
-    fn room(&self) -> usize {
-        match self.callers.any() {
-            true => 1,
-            false => self.settings.concurrency,
         }
     }
 }

@@ -1,0 +1,190 @@
+//! The models of a call, and calls that nobody at a connection waits for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firebox_engine::{RunError, Signature};
+use firebox_sandbox::{
+    Context, ErrorCode, InvokeError, Limits, ModelError, Models, Request, Response,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use super::{Answer, Question};
+use crate::cost::Meter;
+use crate::metrics::Clock;
+use crate::problem::Failure;
+use crate::residency::{Code, Loaded, Warm};
+use crate::routing::Version;
+use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
+
+/// Asks a loaded version aside from the way of a request: nobody waits at a connection for the
+/// answer, and no place is taken. Its models run on `terms`; `id` names the answer in logs.
+pub async fn ask(
+    version: &Version,
+    terms: &Arc<Terms>,
+    warm: &Arc<Warm>,
+    scheduler: &Arc<Scheduler>,
+    question: Question,
+    limits: Limits,
+    id: Uuid,
+) -> Result<Answer, Failure> {
+    version.check(&question.inputs)?;
+    if let Some(code) = &warm.code {
+        // What it uses is its version's cost, as that of any call.
+        let meter = version.account.meter();
+        let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
+        let models = models.metered(&meter);
+        let deadline = limits.deadline;
+        let request = Request {
+            id: question.id.unwrap_or_else(|| id.to_string()),
+            inputs: question.inputs,
+            parameters: question.parameters,
+        };
+        // It must not change what the version's callers find in an instance that is kept.
+        let response = Arc::new(models).invoke(code, limits, false, request).await;
+        let response = response.map_err(|error| {
+            tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
+            invoke_failure(error, deadline)
+        })?;
+        return Ok(Answer {
+            outputs: response.outputs,
+            parameters: response.parameters,
+        });
+    }
+    let model = warm.models.iter().next();
+    let missing = || Failure::Internal("the version has no model".into());
+    let (name, model) = model.ok_or_else(missing)?;
+    let run = scheduler.run(terms, name, model.clone(), question.inputs);
+    Ok(Answer {
+        outputs: run.await?.outputs,
+        parameters: vec![],
+    })
+}
+
+/// A function's failure as a request's; `limit` is the deadline that it had.
+pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
+    match error {
+        InvokeError::Guest(error) => match error.code {
+            ErrorCode::InvalidInput => Failure::GuestInvalidInput(error.message),
+            ErrorCode::Unavailable => Failure::GuestUnavailable(error.message),
+            ErrorCode::Internal => Failure::GuestInternal(error.message),
+        },
+        InvokeError::Deadline { .. } => Failure::Deadline { limit },
+        InvokeError::Memory { limit } => Failure::Memory { limit },
+        InvokeError::Cpu { limit } => Failure::Cpu { limit },
+        InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
+        InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
+        InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
+    }
+}
+
+impl From<ComputeError> for Failure {
+    fn from(error: ComputeError) -> Self {
+        match error {
+            ComputeError::Full { .. } => Self::Busy(error.to_string()),
+            ComputeError::Run(RunError::Input(error)) => Self::WrongTensor(error.to_string()),
+            ComputeError::Run(_) | ComputeError::Panic(_) => Self::Model(error.to_string()),
+            ComputeError::Stopped => Self::ShuttingDown,
+        }
+    }
+}
+
+/// The models of one call: runs them on the scheduler and adds up the time.
+pub struct CallModels {
+    pub(super) warm: Arc<Warm>,
+    pub(super) scheduler: Arc<Scheduler>,
+    pub(super) terms: Arc<Terms>,
+    pub(super) queued: Clock,
+    pub(super) computed: Clock,
+    pub(super) meter: Meter,
+}
+
+impl CallModels {
+    /// For one call of a loaded version.
+    pub fn new(warm: Arc<Warm>, scheduler: Arc<Scheduler>, terms: Arc<Terms>) -> Self {
+        Self {
+            warm,
+            scheduler,
+            terms,
+            queued: Clock::default(),
+            computed: Clock::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    /// What is used from now on is counted by `meter`.
+    pub fn metered(self, meter: &Meter) -> Self {
+        Self {
+            meter: meter.clone(),
+            ..self
+        }
+    }
+
+    /// Runs a component in an instance of its own, or with `reuse` in one that has answered before;
+    /// it uses these models.
+    pub async fn invoke(
+        self: Arc<Self>,
+        code: &Code,
+        limits: Limits,
+        reuse: bool,
+        request: Request,
+    ) -> Result<Response, InvokeError> {
+        let context = Context {
+            limits,
+            cpu: self.meter.guest.clone(),
+            models: self,
+            assets: code.assets.clone(),
+            network: code.network.clone(),
+            reuse,
+        };
+        code.component.invoke(request, context).await
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<Loaded>, ModelError> {
+        self.warm
+            .models
+            .get(name)
+            .ok_or_else(|| ModelError::NotFound {
+                name: name.to_owned(),
+                known: self.warm.models.keys().cloned().collect(),
+            })
+    }
+}
+
+impl Models for CallModels {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<Signature>, ModelError>> {
+        std::future::ready(self.find(name).map(|model| model.signature.clone())).boxed()
+    }
+
+    fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
+        let run = async move {
+            let model = self.find(name)?.clone();
+            match self.scheduler.run(&self.terms, name, model, inputs).await {
+                Ok(computed) => {
+                    self.queued.add(computed.queued);
+                    self.computed.add(computed.compute);
+                    self.meter.computed(&computed);
+                    Ok(computed.outputs)
+                }
+                Err(error) => Err(model_error(name.to_owned(), error)),
+            }
+        };
+        run.boxed()
+    }
+}
+
+fn model_error(model: String, error: ComputeError) -> ModelError {
+    match error {
+        ComputeError::Run(RunError::Input(error)) => ModelError::Input { model, error },
+        ComputeError::Run(_) | ComputeError::Panic(_) => ModelError::Failed {
+            model,
+            reason: error.to_string(),
+        },
+        ComputeError::Full { .. } | ComputeError::Stopped => ModelError::Unavailable {
+            model,
+            reason: error.to_string(),
+        },
+    }
+}
