@@ -35,7 +35,7 @@ use tokio::sync::{OnceCell, Semaphore};
 pub use budget::Amount;
 use budget::{Budget, Reservation};
 pub use load::Place;
-use load::{ModelKey, Pooled, fly};
+use load::{ModelKey, Pooled, READ_AT_ONCE_KIB, fly};
 use room::Needs;
 pub use room::size;
 pub use state::{Cause, Dropped, Move, Slot, Warmth};
@@ -199,6 +199,8 @@ struct Inner {
     /// Whose turn it is to take room: those who wait get it in the order in which they came.
     turn: tokio::sync::Mutex<()>,
     loads: Semaphore,
+    /// KiB of model files that may be read.
+    reading: Semaphore,
 }
 
 impl Residency {
@@ -235,6 +237,7 @@ impl Residency {
             warm: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             loads: Semaphore::new(config.max_loads.max(1)),
+            reading: Semaphore::new(READ_AT_ONCE_KIB as usize),
         };
         Ok(Self(Arc::new(inner)))
     }

@@ -24,6 +24,10 @@ use crate::problem::Failure;
 use crate::routing::Version;
 use crate::scheduler::panic_text;
 
+/// KiB of model files that are read at once: a load takes up to twice its file beside the weights
+/// that stay, so large ones come one after another.
+pub(super) const READ_AT_ONCE_KIB: u32 = 64 << 10;
+
 /// A load that many can wait for.
 pub(super) type Flight<T> = Shared<BoxFuture<'static, Result<T, Failure>>>;
 
@@ -229,6 +233,9 @@ impl Residency {
 
     async fn read(&self, file: ModelFile, mut room: Reservation) -> Result<Arc<Loaded>, Failure> {
         let metrics = self.0.metrics.clone();
+        let kib = u32::try_from(file.bytes >> 10).unwrap_or(u32::MAX);
+        let part = self.0.reading.acquire_many(kib.clamp(1, READ_AT_ONCE_KIB));
+        let _part = part.await.map_err(|_| Failure::ShuttingDown)?;
         self.blocking(move || {
             let place = file.key.1;
             let options = Options {
