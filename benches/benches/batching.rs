@@ -9,11 +9,11 @@
 )]
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use firebox_benches::{Series, Spread};
+use firebox_benches::{Spread, load};
 use firebox_tests::{Bundle, Server, guests, onnx};
-use reqwest::{Client, Method, Request};
+use reqwest::{Client, Method};
 use serde_json::json;
 
 const ROUNDS: usize = 5;
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     let (mut rates, mut times) = ([vec![], vec![]], [vec![], vec![]]);
     for _ in 0..ROUNDS {
         for (at, request) in requests.iter().enumerate() {
-            let (rate, latencies) = load(&client, request).await;
+            let (rate, latencies) = load(&client, request, CALLERS, ROUND).await;
             rates[at].push(rate);
             times[at].push(latencies);
         }
@@ -63,24 +63,4 @@ async fn main() -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
-}
-
-/// Calls a second of all callers, each asking again as soon as it is answered, and how long each
-/// call took.
-async fn load(client: &Client, request: &Request) -> (f64, Series) {
-    let began = Instant::now();
-    let callers = (0..CALLERS).map(|_| async {
-        let mut times = vec![];
-        while began.elapsed() < ROUND {
-            let asked = Instant::now();
-            let answer = client.execute(request.try_clone().unwrap()).await.unwrap();
-            assert!(answer.status().is_success());
-            answer.bytes().await.unwrap();
-            times.push(asked.elapsed());
-        }
-        times
-    });
-    let times = futures::future::join_all(callers).await.concat();
-    let rate = times.len() as f64 / began.elapsed().as_secs_f64();
-    (rate, Series::new(times))
 }

@@ -12,7 +12,9 @@
 )]
 
 mod function;
+mod load;
 mod series;
 
 pub use function::{Function, Recorded};
+pub use load::load;
 pub use series::{Series, Spread, in_turns, millis};
