@@ -58,7 +58,10 @@ async fn main() -> ExitCode {
     }
     for (at, name) in ["firebox", "wasmtime serve"].into_iter().enumerate() {
         let rate = Spread::of(rates[at].clone());
-        println!("{name}: {rate} requests a second, {}", times[at][ROUNDS / 2]);
+        println!(
+            "{name}: {rate} requests a second, {}",
+            times[at][ROUNDS / 2]
+        );
     }
     let pairs = rates[0].iter().zip(&rates[1]);
     let ratio = Spread::of(pairs.map(|(ours, theirs)| ours / theirs));
@@ -99,7 +102,14 @@ fn wasmtime() -> PathBuf {
 
 fn hello() -> PathBuf {
     let package = "firebox-http-hello-guest";
-    cargo(&["build", "--release", "--target", "wasm32-wasip2", "-p", package]);
+    cargo(&[
+        "build",
+        "--release",
+        "--target",
+        "wasm32-wasip2",
+        "-p",
+        package,
+    ]);
     binary::target().join("wasm32-wasip2/release/firebox_http_hello_guest.wasm")
 }
 
@@ -110,7 +120,10 @@ async fn until_answered(client: &Client, request: &Request) {
             assert!(answer.status().is_success());
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "it never answered");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it never answered"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
