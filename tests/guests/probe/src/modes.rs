@@ -73,7 +73,7 @@ fn behave(mut request: Request) -> Answer {
         match word {
             "fail-every" => {
                 let first = f32::from_le_bytes(numbers[0]) as u32;
-                if first % value.parse::<u32>().unwrap() == 0 {
+                if first.is_multiple_of(value.parse::<u32>().unwrap()) {
                     return Err(error(
                         ErrorCode::Internal,
                         "fails every so often on purpose",
