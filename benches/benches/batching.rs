@@ -19,7 +19,7 @@ use serde_json::json;
 const ROUNDS: usize = 5;
 const CALLERS: usize = 64;
 const ROUND: Duration = Duration::from_secs(4);
-const SIZES: [usize; 4] = [256, 2048, 2048, 32];
+const SIZES: [usize; 5] = [64, 2048, 2048, 2048, 32];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
     let batching = "[models.ranker.batching]\nmax_batch_size = 32";
     server.deploy("ranker", &bundle.with_lines(batching)).await;
     let client = Client::builder().no_proxy().build().unwrap();
-    let row: Vec<f32> = (0..SIZES[0]).map(|i| i as f32 / 256.0).collect();
+    let row: Vec<f32> = (0..SIZES[0]).map(|i| i as f32 / 64.0).collect();
     let requests = [1, 2].map(|version| {
         let path =
             format!("/v1/functions/ranker/versions/{version}/invoke?mode=model&model=ranker");
