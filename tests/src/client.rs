@@ -164,11 +164,7 @@ impl Server {
     /// The sum of the samples of a metric whose labels hold each of `labels`.
     pub async fn metric(&self, metric: &str, labels: &[&str]) -> f64 {
         let text = self.get("/metrics").await.expect(200).text();
-        let of_metric = |line: &&str| line.split(['{', ' ']).next() == Some(metric);
-        let lines = text.lines().filter(of_metric);
-        let samples = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
-        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        samples.map(value).sum()
+        total(&text, metric, labels)
     }
 
     /// A V2 inference with this JSON body.
@@ -176,6 +172,15 @@ impl Server {
         self.post(&format!("/v2/models/{function}/infer"), body)
             .await
     }
+}
+
+/// The sum of the samples of a metric in `/metrics` whose labels hold each of `labels`.
+pub fn total(text: &str, metric: &str, labels: &[&str]) -> f64 {
+    let of_metric = |line: &&str| line.split(['{', ' ']).next() == Some(metric);
+    let lines = text.lines().filter(of_metric);
+    let samples = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+    let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+    samples.map(value).sum()
 }
 
 /// Sends a request and reads the answer to its end.

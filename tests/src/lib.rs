@@ -16,7 +16,8 @@
 //! [`bundle`] and [`onnx`] write uploads by hand; [`guests`] has the real examples built by
 //! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
 //! the description that the server gives of itself; [`load`] sends many requests at a steady rate;
-//! [`pressure`] calls more models than fit into memory; [`jobs`] submits jobs and follows them.
+//! [`pressure`] calls more models than fit into memory; [`jobs`] submits jobs and follows them;
+//! [`kills`] draws the moments at which servers are killed.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -33,6 +34,7 @@ pub mod client;
 pub mod compare;
 pub mod guests;
 pub mod jobs;
+pub mod kills;
 pub mod load;
 pub mod onnx;
 pub mod pressure;

@@ -25,15 +25,6 @@ fn ranker() -> Vec<u8> {
     onnx::ranker(&[INPUTS, 96, 8])
 }
 
-/// A series of `/metrics`; 0 where it isn't there yet.
-async fn metric(server: &Server, name: &str) -> f64 {
-    let text = server.get("/metrics").await.expect(200).text();
-    let line = text.lines().find(|line| line.starts_with(name));
-    line.map_or(0.0, |line| {
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    })
-}
-
 /// Version 1 runs each call alone, version 2 together with others.
 async fn both(server: &Server, function: &str, bundle: Bundle, batching: &str) {
     server.deploy(function, &bundle).await;
@@ -64,15 +55,17 @@ async fn sandboxed_calls_share_runs_and_are_answered_as_alone() {
     for question in &questions {
         alone.push(call(1, question.clone()).await.expect(200).json());
     }
-    let before = metric(&server, "firebox_model_runs_total").await;
+    let before = server.metric("firebox_model_runs_total", &[]).await;
     let together = join_all(questions.iter().map(|question| call(2, question.clone()))).await;
-    let runs = metric(&server, "firebox_model_runs_total").await - before;
+    let runs = server.metric("firebox_model_runs_total", &[]).await - before;
     for (together, alone) in together.into_iter().zip(alone) {
         assert_close(&together.expect(200).json(), &alone);
     }
     println!("32 calls in {runs} runs");
     assert!((3.0..=16.0).contains(&runs), "{runs} runs");
-    let rows = metric(&server, "firebox_batch_rows_sum{function=\"ranker\"}").await;
+    let rows = server
+        .metric("firebox_batch_rows_sum", &["function=\"ranker\""])
+        .await;
     assert!(rows >= 40.0, "{rows} rows");
 
     // One whose input fits nothing fails alone, and a NaN stays with its caller.
@@ -120,12 +113,12 @@ async fn sentences_of_different_lengths_share_runs_where_the_manifest_pads() {
         alone.push(server.invoke_at(&one, sentence).await.expect(200).json());
     }
     server.invoke_at(&two, sentences[0]).await.expect(200);
-    let before = metric(&server, "firebox_model_runs_total").await;
+    let before = server.metric("firebox_model_runs_total", &[]).await;
     let calls = sentences
         .iter()
         .map(|&sentence| server.invoke_at(&two, sentence));
     let together = join_all(calls).await;
-    let runs = metric(&server, "firebox_model_runs_total").await - before;
+    let runs = server.metric("firebox_model_runs_total", &[]).await - before;
     for (together, alone) in together.into_iter().zip(alone) {
         assert_close(&together.expect(200).json(), &alone);
     }
@@ -170,7 +163,7 @@ async fn who_has_gone_is_not_computed() {
         .with_lines("batching = { max_batch_size = 8, max_queue_delay = \"1s\" }");
     server.deploy("f", &bundle).await;
     let question = json!({ "x": [row(0)] });
-    let before = metric(&server, "firebox_model_runs_total").await;
+    let before = server.metric("firebox_model_runs_total", &[]).await;
     let started = Instant::now();
     let hasty = server
         .request(reqwest::Method::POST, "/v1/functions/f/invoke")
@@ -180,7 +173,7 @@ async fn who_has_gone_is_not_computed() {
     hasty.expect(504);
     assert!(started.elapsed() < Duration::from_millis(900));
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    let runs = metric(&server, "firebox_model_runs_total").await - before;
+    let runs = server.metric("firebox_model_runs_total", &[]).await - before;
     assert_eq!(runs, 0.0);
     let answer = server.post("/v1/functions/f/invoke", &question).await;
     answer.expect(200);

@@ -42,18 +42,11 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-/// The value of a sample whose name and labels these are.
-async fn metric(server: &Server, sample: &str) -> f64 {
-    let text = server.get("/metrics").await.expect(200).text();
-    let line = text.lines().find_map(|line| line.strip_prefix(sample));
-    line.map_or(0.0, |value| value.trim().parse().unwrap())
-}
-
 #[tokio::test]
 async fn one_connection_too_many_is_told_so_and_closed() {
     let server = server_with_adder(&["--max-connections", "8"]).await;
     // The deploy's connection has to have gone: then there is that of the question alone.
-    while metric(&server, "firebox_connections ").await > 1.0 {
+    while server.metric("firebox_connections", &[]).await > 1.0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -73,7 +66,9 @@ async fn one_connection_too_many_is_told_so_and_closed() {
     drop(held);
     tokio::time::sleep(Duration::from_millis(200)).await;
     still_serves(&server).await;
-    let refused = metric(&server, "firebox_connections_refused_total").await;
+    let refused = server
+        .metric("firebox_connections_refused_total", &[])
+        .await;
     assert_eq!(refused, 2.0);
 }
 
@@ -106,6 +101,7 @@ async fn a_body_that_trickles_in_is_given_up_and_a_slow_but_sure_one_is_not() {
     for path in [
         "/v1/functions/adder/invoke",
         "/v2/models/adder/infer",
+        "/v1/functions/adder/jobs",
         "/v1/functions/other/versions",
     ] {
         let mut stream = connect(&server).await;
@@ -134,8 +130,8 @@ async fn a_body_that_trickles_in_is_given_up_and_a_slow_but_sure_one_is_not() {
         assert!(said.starts_with("HTTP/1.1 408"), "{path}: {said}");
         assert!(said.contains("bytes a second"), "{path}: {said}");
     }
-    let stalled = "firebox_connections_timed_out_total{waited_for=\"body\"}";
-    assert_eq!(metric(&server, stalled).await, 3.0);
+    let stalled = ("firebox_connections_timed_out_total", "waited_for=\"body\"");
+    assert_eq!(server.metric(stalled.0, &[stalled.1]).await, 4.0);
 
     let text = r#"{"x": [1]}"#.to_owned() + &" ".repeat(300_000);
     let slow = slow_body(text.into_bytes(), Duration::from_millis(300));
@@ -154,9 +150,12 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     let mut stream = connect(&server).await;
     let request = b"GET /v1/functions/large/versions/1/bundle HTTP/1.1\r\nhost: a\r\n\r\n";
     stream.write_all(request).await.unwrap();
-    let stalled = "firebox_connections_timed_out_total{waited_for=\"answer\"}";
+    let stalled = (
+        "firebox_connections_timed_out_total",
+        "waited_for=\"answer\"",
+    );
     let began = Instant::now();
-    while metric(&server, stalled).await < 1.0 {
+    while server.metric(stalled.0, &[stalled.1]).await < 1.0 {
         assert!(began.elapsed() < Duration::from_secs(20), "it is held on");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

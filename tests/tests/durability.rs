@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use firebox_tests::client::slow_body;
+use firebox_tests::kills::random;
 use firebox_tests::{Bundle, Server, binary, onnx};
 use serde_json::json;
 
@@ -25,14 +26,6 @@ fn heavy_adder(n: u8) -> Bundle {
     Bundle::of_model(onnx::add(f32::from(n)))
         .with_lines("[assets]\n\"payload.bin\" = \"payload.bin\"")
         .with_file("payload.bin", payload)
-}
-
-/// The next number of a xorshift generator (Marsaglia, 2003): the rounds are the same every time.
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
 }
 
 async fn version_numbers(server: &Server) -> Vec<u32> {

@@ -94,3 +94,26 @@ async fn no_more_instances_are_kept_than_the_server_allows() {
         assert_eq!(count(&server, "reused").await, "1");
     }
 }
+
+#[tokio::test]
+async fn kept_instances_do_not_keep_an_idle_version_warm() {
+    let server = Server::start().await;
+    let lines = "reuse = true\n[scaling]\nkeep_alive = \"200ms\"\n";
+    let bundle = probe(lines).with_model("double", onnx::add_one());
+    server.deploy("reused", &bundle).await;
+    assert_eq!(count(&server, "reused").await, "1");
+    assert_eq!(count(&server, "reused").await, "2");
+    let began = std::time::Instant::now();
+    let path = "/v1/functions/reused/versions/1/residency";
+    loop {
+        let standing = server.get(path).await.expect(200).json();
+        let idle = server.metric("firebox_instances_idle", &[]).await;
+        if standing["residency"] == "cold" && idle == 0.0 {
+            break;
+        }
+        let waited = began.elapsed();
+        assert!(waited.as_secs() < 10, "{idle} instances, {standing}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(count(&server, "reused").await, "1");
+}

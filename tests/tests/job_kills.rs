@@ -13,29 +13,12 @@
 use std::time::Duration;
 
 use firebox_tests::jobs::lines;
+use firebox_tests::kills::{random, setting};
 use firebox_tests::{Bundle, Server, onnx};
 use serde_json::{Value, json};
 
 /// Enough that the job outlives some kills, on a fast machine too.
 const ITEMS: u64 = 40_000;
-
-/// The next number of a xorshift generator (Marsaglia, 2003).
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).unwrap_or_default();
-    match text.as_str() {
-        "" => default,
-        text => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_middle_of_a_job_leaves_each_input_with_one_result() {

@@ -14,30 +14,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use firebox_tests::kills::{random, setting};
 use firebox_tests::{Bundle, Server, onnx};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
 const CALLERS: usize = 4;
 const ZERO: &str = r#"{"x": [0]}"#;
-
-/// The next number of a xorshift generator (Marsaglia, 2003).
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).unwrap_or_default();
-    match text.as_str() {
-        "" => default,
-        text => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
-    }
-}
 
 /// Version `n` of `adder` adds `n`; every third upload carries a megabyte that doesn't compress.
 fn adder(n: u32) -> Vec<u8> {

@@ -2,18 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use firebox_tests::client::total;
 use firebox_tests::{Bundle, Server, onnx};
-
-/// The sum of all samples of a metric whose labels hold each of `labels`.
-fn total(text: &str, metric: &str, labels: &[&str]) -> f64 {
-    let samples = text.lines().filter(|line| {
-        let name = line.split(['{', ' ']).next().unwrap();
-        name == metric && labels.iter().all(|label| line.contains(label))
-    });
-    samples
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-        .sum()
-}
 
 #[tokio::test]
 async fn requests_are_counted_by_function_version_and_outcome() {

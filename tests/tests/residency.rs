@@ -54,14 +54,6 @@ async fn until(server: &Server, function: &str, version: u32, residency: &str) -
     }
 }
 
-async fn metric(server: &Server, name: &str) -> f64 {
-    let text = server.get("/metrics").await.expect(200).text();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or("0").parse().unwrap()
-}
-
 #[tokio::test]
 async fn the_least_recently_used_makes_room_and_says_for_whom() {
     let server = Server::start_with(&["--model-memory", "3MiB"]).await;
@@ -95,10 +87,15 @@ async fn the_least_recently_used_makes_room_and_says_for_whom() {
         (2 * QUARTERS_5 as u64..3 * MIB as u64).contains(&held),
         "{held}"
     );
-    assert_eq!(metric(&server, "firebox_evictions_total").await, 1.0);
-    let moves = r#"firebox_residency_moves_total{from="resident",to="cold",reason="evicted"}"#;
-    assert_eq!(metric(&server, moves).await, 1.0);
-    let limit = metric(&server, r#"firebox_memory_budget_bytes{of="models"}"#).await;
+    assert_eq!(server.metric("firebox_evictions_total", &[]).await, 1.0);
+    let moves = server.metric(
+        "firebox_residency_moves_total",
+        &[r#"from="resident""#, r#"to="cold""#, r#"reason="evicted""#],
+    );
+    assert_eq!(moves.await, 1.0);
+    let limit = server
+        .metric("firebox_memory_budget_bytes", &[r#"of="models""#])
+        .await;
     assert_eq!(limit, (3 * MIB) as f64);
 }
 
@@ -168,7 +165,10 @@ async fn a_version_in_use_is_never_evicted_and_others_wait_for_it_within_their_d
         let waiting = ask(&server, "patient");
         let seen = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert_eq!(metric(&server, "firebox_loads_waiting_for_room").await, 1.0);
+            assert_eq!(
+                server.metric("firebox_loads_waiting_for_room", &[]).await,
+                1.0
+            );
             standing(&server, "busy", 1).await
         };
         tokio::join!(waiting, seen)
@@ -213,7 +213,7 @@ async fn two_that_need_the_same_room_take_turns_instead_of_thrashing() {
     for name in ["one", "other"] {
         server.deploy(name, &bundle(32 * MIB, name.len(), "")).await;
     }
-    let loads = metric(&server, "firebox_model_loads_total").await;
+    let loads = server.metric("firebox_model_loads_total", &[]).await;
     let began = Instant::now();
     let callers = (0..8).map(|caller| {
         let server = server.clone();
@@ -231,7 +231,7 @@ async fn two_that_need_the_same_room_take_turns_instead_of_thrashing() {
     for caller in callers.collect::<Vec<_>>() {
         answers.push(caller.await.unwrap());
     }
-    let loads = metric(&server, "firebox_model_loads_total").await - loads;
+    let loads = server.metric("firebox_model_loads_total", &[]).await - loads;
     println!("answers by caller {answers:?}, {loads} loads");
     assert!(answers.iter().all(|answers| *answers > 0));
     let all: u32 = answers.iter().sum();

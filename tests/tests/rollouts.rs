@@ -12,6 +12,7 @@
 
 use std::time::{Duration, Instant};
 
+use firebox_tests::kills::{random, setting};
 use firebox_tests::load::{Load, Sample};
 use firebox_tests::{Answer, Bundle, Server, guests, onnx};
 use reqwest::Method;
@@ -298,18 +299,9 @@ async fn a_rollout_goes_on_where_it_was_after_a_kill_and_after_a_stop() {
     assert_eq!(weights(&server).await, json!({"2": 10000}));
 }
 
-/// The next number of a xorshift generator (Marsaglia, 2003).
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wherever_a_kill_comes_policy_and_rollout_fit_together() {
-    let rounds = std::env::var("FIREBOX_KILL_ROUNDS").ok();
-    let rounds: u32 = rounds.and_then(|text| text.parse().ok()).unwrap_or(8);
+    let rounds = setting("FIREBOX_KILL_ROUNDS", 8);
     let mut server = server_with_models(2).await;
     let mut seed = 0x5eed_0004;
     let mut acknowledged = 0;
