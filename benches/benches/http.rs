@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use firebox_benches::{Series, Spread};
+use firebox_benches::{Series, Spread, load};
 use firebox_tests::{Bundle, Server, guests, onnx};
 use reqwest::{Client, Method, Request};
 
@@ -109,17 +109,8 @@ async fn call(client: &Client, request: &Request) -> Duration {
 async fn throughput(client: &Client, request: &Request) -> Spread {
     let mut rates = Vec::new();
     for _ in 0..3 {
-        let began = Instant::now();
-        let callers = (0..CALLERS).map(|_| async {
-            let mut calls = 0_u32;
-            while began.elapsed() < Duration::from_secs(3) {
-                call(client, request).await;
-                calls += 1;
-            }
-            calls
-        });
-        let calls: u32 = futures::future::join_all(callers).await.into_iter().sum();
-        rates.push(f64::from(calls) / began.elapsed().as_secs_f64());
+        let (rate, _) = load(client, request, CALLERS, Duration::from_secs(3)).await;
+        rates.push(rate);
     }
     Spread::of(rates)
 }

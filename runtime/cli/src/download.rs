@@ -1,11 +1,11 @@
 //! `download`: the bundle of a version, as it was uploaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use firebox_registry::{Digest, FunctionName, VersionNumber};
-use reqwest::Method;
 use reqwest::header::ETAG;
+use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -53,7 +53,7 @@ pub async fn download(args: DownloadArgs, client: &Client) -> Result {
         &number,
         "bundle",
     ];
-    let mut answer = client.send(client.request(Method::GET, &path)).await?;
+    let answer = client.send(client.request(Method::GET, &path)).await?;
     let etag = answer
         .headers()
         .get(ETAG)
@@ -65,27 +65,17 @@ pub async fn download(args: DownloadArgs, client: &Client) -> Result {
     let target = args
         .output
         .unwrap_or_else(|| format!("{}-{number}.firebox", args.name).into());
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let what = || format!("{} can't be written", target.display());
-    let part = tempfile::NamedTempFile::new_in(&folder).context(what)?;
-    let handle = part.reopen().context(what)?;
-    let mut file = tokio::io::BufWriter::new(tokio::fs::File::from_std(handle));
-    let broken = || format!("the bundle of {} version {number} broke off", args.name);
-    while let Some(piece) = answer.chunk().await.context(broken)? {
-        file.write_all(&piece).await.context(what)?;
-    }
-    file.flush().await.context(what)?;
-    let (found, bytes) = Digest::of_file(part.path()).context(what)?;
-    if found != digest {
-        let what = format!("what came has the digest {found}, and not {digest}");
-        return Err(Failure::new(what).hint("download it again"));
-    }
-    part.persist(&target)
-        .map_err(|error| error.error)
-        .context(what)?;
+    let what = format!("the bundle of {} version {number}", args.name);
+    let bytes = save(answer, &target, &what, |part| {
+        let unread = || format!("{} can't be read", part.display());
+        let (found, bytes) = Digest::of_file(part).context(unread)?;
+        if found != digest {
+            let what = format!("what came has the digest {found}, and not {digest}");
+            return Err(Failure::new(what).hint("download it again"));
+        }
+        Ok(bytes)
+    });
+    let bytes = bytes.await?;
     let answer = json!({
         "file": target.display().to_string(),
         "digest": digest.to_string(),
@@ -98,4 +88,32 @@ pub async fn download(args: DownloadArgs, client: &Client) -> Result {
         ];
         format!("{}\n{}", found.file, output::facts(&facts))
     })
+}
+
+/// Writes an answer's body, which is `what`, into the file `target`, which gets its name when it is
+/// whole and `check` has nothing against it; gives what that says.
+pub async fn save<T>(
+    mut answer: Response,
+    target: &Path,
+    what: &str,
+    check: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let unwritten = || format!("{} can't be written", target.display());
+    let part = tempfile::NamedTempFile::new_in(folder).context(unwritten)?;
+    let handle = part.reopen().context(unwritten)?;
+    let mut file = tokio::io::BufWriter::new(tokio::fs::File::from_std(handle));
+    let broken = || format!("{what} broke off");
+    while let Some(piece) = answer.chunk().await.context(broken)? {
+        file.write_all(&piece).await.context(unwritten)?;
+    }
+    file.flush().await.context(unwritten)?;
+    let checked = check(part.path())?;
+    part.persist(target)
+        .map_err(|error| error.error)
+        .context(unwritten)?;
+    Ok(checked)
 }

@@ -1,7 +1,7 @@
 //! `jobs`: many inputs for a function, submitted at once and answered when there is room.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -11,10 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
 use crate::api::{Job, JobList};
 use crate::client::{Change, Client};
+use crate::download::save;
 use crate::failure::{Context, Failure, Result};
 use crate::invoke::Parameter;
 use crate::output::{self, Format, facts, table};
@@ -55,7 +55,7 @@ enum Command {
     /// Download the results that a job has
     Results(ResultsArgs),
     /// Delete a job that has ended, with its results
-    Delete(DeleteArgs),
+    Delete(OneArgs),
 }
 
 /// `firebox jobs submit`
@@ -148,15 +148,6 @@ struct CancelArgs {
         hide_default_value = true
     )]
     reason: String,
-    #[command(flatten)]
-    format: Format,
-}
-
-/// `firebox jobs delete`
-#[derive(Args, Debug)]
-struct DeleteArgs {
-    /// The job
-    job: JobId,
     #[command(flatten)]
     format: Format,
 }
@@ -323,32 +314,21 @@ async fn results(args: ResultsArgs, client: &Client) -> Result {
     if args.failed {
         request = request.query(&[("failed", "true")]);
     }
-    let mut answer = client.send(request).await?;
-    let broken = || format!("the results of {id} broke off");
+    let answer = client.send(request).await?;
     let Some(target) = args.output else {
+        let broken = || format!("the results of {id} broke off");
+        let mut answer = answer;
         while let Some(piece) = answer.chunk().await.context(broken)? {
             output::write(&piece, false)?;
         }
         return Ok(());
     };
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let what = || format!("{} can't be written", target.display());
-    // The file gets its name when it is whole.
-    let part = tempfile::NamedTempFile::new_in(folder).context(what)?;
-    let handle = part.reopen().context(what)?;
-    let mut file = tokio::io::BufWriter::new(tokio::fs::File::from_std(handle));
-    let mut bytes = 0;
-    while let Some(piece) = answer.chunk().await.context(broken)? {
-        bytes += piece.len() as u64;
-        file.write_all(&piece).await.context(what)?;
-    }
-    file.flush().await.context(what)?;
-    part.persist(&target)
-        .map_err(|error| error.error)
-        .context(what)?;
+    let what = format!("the results of {id}");
+    let bytes = save(answer, &target, &what, |part| {
+        let unread = || format!("{} can't be read", part.display());
+        Ok(std::fs::metadata(part).context(unread)?.len())
+    });
+    let bytes = bytes.await?;
     let name = target.display().to_string();
     let format = Format { json: args.json };
     format.show(json!({ "file": name, "bytes": bytes }), |_: Value| {

@@ -232,6 +232,28 @@ pub enum JobMove {
 }
 
 impl JobRecord {
+    /// A job that waits for its turn.
+    pub fn queued(new: NewJob, id: JobId, created_unix_ms: u64) -> Self {
+        Self {
+            id,
+            function: new.function,
+            version: new.version,
+            protocol: new.protocol,
+            parameters: new.parameters,
+            items: new.items,
+            input_bytes: new.input_bytes,
+            max_attempts: new.max_attempts,
+            author: new.author,
+            created_unix_ms,
+            started_unix_ms: None,
+            ended_unix_ms: None,
+            state: JobState::Queued,
+            reason: None,
+            progress: JobProgress::default(),
+            redo: false,
+        }
+    }
+
     /// Items without an answer.
     pub fn unanswered(&self) -> u64 {
         self.items.saturating_sub(self.progress.succeeded)
@@ -301,8 +323,7 @@ mod tests {
     use super::*;
 
     fn job() -> JobRecord {
-        JobRecord {
-            id: JobId::now(),
+        let new = NewJob {
             function: "adder".parse().unwrap(),
             version: VersionNumber::FIRST,
             protocol: JobProtocol::Invoke,
@@ -311,14 +332,8 @@ mod tests {
             input_bytes: 100,
             max_attempts: 2,
             author: "ann".to_owned(),
-            created_unix_ms: 1,
-            started_unix_ms: None,
-            ended_unix_ms: None,
-            state: JobState::Queued,
-            reason: None,
-            progress: JobProgress::default(),
-            redo: false,
-        }
+        };
+        JobRecord::queued(new, JobId::now(), 1)
     }
 
     fn progress(succeeded: u64, failed: u64) -> JobProgress {

@@ -204,6 +204,11 @@ impl Records {
         Ok(())
     }
 
+    /// Whether a job has a record.
+    pub(crate) fn has_job(&self, id: JobId) -> Result<bool> {
+        self.jobs.contains_key(id.key()).map_err(self.sled())
+    }
+
     /// Removes a job's record; it is gone from the disk when this returns.
     pub(crate) fn remove_job(&self, id: JobId) -> Result<()> {
         self.jobs.remove(id.key()).map_err(self.sled())?;

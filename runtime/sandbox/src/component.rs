@@ -79,7 +79,7 @@ impl Component {
     /// Answers one request in an instance of its own, which is gone afterwards;
     /// also when the returned future is dropped. With [`Context::reuse`] in one that has answered
     /// before, if one is idle, and it is kept for a next call; but never one that was stopped, or
-    /// that was refused memory.
+    /// that was refused memory or a tensor.
     ///
     /// # Errors
     /// See [`InvokeError`].
@@ -108,8 +108,9 @@ impl Component {
             compute: state.nn.waited,
             peak_memory: state.memory.peak(),
         };
-        if reuse && !state.memory.refused() {
-            let store = call.store;
+        if reuse && !state.memory.refused() && !state.nn.refused() {
+            let mut store = call.store;
+            store.data_mut().nn.rest();
             self.idle.put(Kept { store, function });
         }
         let (outputs, parameters) = convert::response(answer.map_err(convert::guest_error)?)?;

@@ -53,13 +53,11 @@ pub(crate) struct OutOfCpu;
 
 /// The processor time that this thread has used so far. Where the system doesn't tell, the time
 /// that has passed.
-pub fn thread_cpu_time() -> Duration {
+fn thread_cpu_time() -> Duration {
     #[cfg(target_os = "linux")]
     {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-        Duration::new(seconds, nanoseconds)
+        Duration::try_from(time).unwrap_or_default()
     }
     #[cfg(not(target_os = "linux"))]
     {

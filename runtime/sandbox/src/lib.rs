@@ -77,7 +77,7 @@ pub use call::{Context, Parameter, Request, Response, Usage};
 pub use compile::Compiled;
 pub use component::Component;
 pub use config::{Limits, Pooling, SandboxConfig};
-pub use cpu::{CpuMeter, thread_cpu_time};
+pub use cpu::CpuMeter;
 pub use engine::Sandbox;
 pub use error::{CompileError, ErrorCode, GuestError, InvokeError, LinkError, SandboxError};
 pub use models::{ModelError, Models};

@@ -35,6 +35,8 @@ pub(crate) struct Nn {
     pub(crate) waited: Duration,
     /// The part of it that was spent on this thread.
     pub(crate) polled: Duration,
+    /// Whether a tensor was too large for what the instance may hold.
+    refused: bool,
 }
 
 impl Nn {
@@ -46,6 +48,7 @@ impl Nn {
             budget,
             waited,
             polled,
+            refused: false,
         }
     }
 
@@ -54,6 +57,16 @@ impl Nn {
     pub(crate) fn renew(&mut self, models: Arc<dyn Models>) {
         self.models = Some(models);
         (self.waited, self.polled) = Default::default();
+    }
+
+    /// Between two calls it has no models: they hold what is loaded of the version.
+    pub(crate) fn rest(&mut self) {
+        self.models = None;
+    }
+
+    /// Whether it was refused a tensor: then its tensors may be up.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused
     }
 
     fn models(&self) -> Result<Arc<dyn Models>, Error> {
@@ -73,6 +86,7 @@ impl Nn {
                 Ok(())
             }
             None => {
+                self.refused = true;
                 let data = format!(
                     "a tensor of {bytes} bytes is too large: the instance's tensors hold {} of {} bytes",
                     self.budget - self.left,

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::metrics::{AdmissionMetrics, Metrics};
 use crate::problem::Failure;
-pub use floor::{Claim, TIERS};
+pub use floor::{ByTier, Claim, TIERS};
 use floor::{Floor, Reason, Refusal, Room};
 
 type Reply = oneshot::Sender<Result<Permit, Refusal>>;
@@ -242,10 +242,14 @@ impl Drop for Permit {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         let Claim { function, tier, .. } = self.claim;
-        self.admission
-            .floor()
-            .withdraw(function, *tier, self.number);
-        self.admission.advance();
+        let withdrawn = {
+            let mut floor = self.admission.floor();
+            floor.withdraw(function, *tier, self.number)
+        };
+        // One whose turn has come was told by who gave it, who looked at those behind too.
+        if withdrawn {
+            self.admission.advance();
+        }
     }
 }
 

@@ -106,7 +106,11 @@ impl Config {
     /// The defaults, with everything kept under `data`.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let memory = memory::available();
+        Self::of(data, cores, memory::available())
+    }
+
+    /// The defaults for a machine with so many cores and bytes of memory.
+    pub fn of(data: impl Into<PathBuf>, cores: usize, memory: u64) -> Self {
         Self {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),

@@ -301,7 +301,7 @@ impl Costs {
         let now = Instant::now();
         let seconds = now.saturating_duration_since(*looked).as_secs_f64();
         *looked = now;
-        let versions = self.residency.versions();
+        let versions = self.residency.loaded();
         let held: Vec<_> = versions
             .iter()
             .map(|version| (version, version.slot.held()))
@@ -317,7 +317,9 @@ impl Costs {
                 *bytes as f64 / holders
             });
             let bytes = held.code as f64 + models.sum::<f64>();
-            version.account.hold(bytes * seconds);
+            if bytes > 0.0 {
+                version.account.hold(bytes * seconds);
+            }
         }
     }
 

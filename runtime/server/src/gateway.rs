@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
-use firebox_sandbox::{Limits, Parameter, Request};
+use firebox_sandbox::{Limits, Parameter};
 use uuid::Uuid;
 
 use call::{COST, Clocks};
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::cost::{Meter, Prices};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
-use crate::residency::{Cause, Code, Lease, Residency};
+use crate::residency::{Cause, Residency};
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{Named, Scheduler};
 use crate::shadow::Shadow;
@@ -250,74 +250,26 @@ impl Gateway {
         call.clocks.queue.add(asked.elapsed());
         // Tensors share their bytes: a copy costs next to nothing.
         let copy = call.shadow.as_ref().map(|_| question.clone());
-        let answer = match &lease.warm.code {
-            Some(code) => self.run_component(call, code, &lease, question).await,
-            None => self.run_model(call, &lease, question).await,
-        }?;
-        if let Some(question) = copy {
-            let _ = call.copied.set((question, answer.outputs.clone()));
-        }
-        Ok(answer)
-    }
-
-    async fn run_model(
-        &self,
-        call: &Call,
-        lease: &Lease,
-        question: Question,
-    ) -> Result<Answer, Failure> {
-        let Some((name, model)) = lease.warm.models.iter().next() else {
-            return Err(Failure::Internal(
-                "the version has neither code nor a model".into(),
-            ));
-        };
-        let computed = self
-            .scheduler
-            .run(&call.version.terms, name, model.clone(), question.inputs)
-            .await?;
-        call.clocks.queue.add(computed.queued);
-        call.clocks.compute.add(computed.compute);
-        call.meter.computed(&computed);
-        Ok(Answer {
-            outputs: computed.outputs,
-            parameters: vec![],
-        })
-    }
-
-    async fn run_component(
-        &self,
-        call: &Call,
-        code: &Code,
-        lease: &Lease,
-        question: Question,
-    ) -> Result<Answer, Failure> {
         let terms = call.version.terms.clone();
         let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
         let models = Arc::new(models.metered(&call.meter));
         let manifest = &call.version.record.manifest;
         let limits = self.caps.limits(&manifest.limits, call.remaining());
-        let reuse = manifest
-            .function
-            .as_ref()
-            .is_some_and(|function| function.reuse);
-        let request = Request {
-            id: question.id.unwrap_or_else(|| call.id.to_string()),
-            inputs: question.inputs,
-            parameters: question.parameters,
-        };
-        let result = models.clone().invoke(code, limits, reuse, request).await;
+        let function = manifest.function.as_ref();
+        let reuse = function.is_some_and(|function| function.reuse);
+        let refusal = |error| call.refusal(error);
+        let asked = models
+            .clone()
+            .ask(question, limits, reuse, &call.id, refusal);
+        let answer = asked.await;
         call.clocks.queue.add(models.queued.get());
         call.clocks.compute.add(models.computed.get());
-        match result {
-            Ok(response) => {
-                call.clocks.guest.add(response.usage.guest);
-                Ok(Answer {
-                    outputs: response.outputs,
-                    parameters: response.parameters,
-                })
-            }
-            Err(error) => Err(call.refusal(error)),
+        call.clocks.guest.add(models.guest.get());
+        let answer = answer?;
+        if let Some(question) = copy {
+            let _ = call.copied.set((question, answer.outputs.clone()));
         }
+        Ok(answer)
     }
 }
 

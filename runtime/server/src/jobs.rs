@@ -21,7 +21,6 @@ mod run;
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +29,7 @@ use axum::http::HeaderMap;
 use firebox_registry::{
     FunctionName, JobId, JobMove, JobRecord, JobState, NewJob, Registry, RegistryError,
 };
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +46,7 @@ use crate::protocol::body;
 use crate::residency::Residency;
 use crate::routing::Routing;
 use crate::scheduler::{Scheduler, yield_to_callers};
+use crate::upload::blocking;
 
 /// Submissions that are received at once.
 const MAX_RECEIVING: usize = 32;
@@ -68,7 +68,6 @@ struct Inner {
     scheduler: Arc<Scheduler>,
     metrics: Metrics,
     settings: Settings,
-    loading: Handle,
     known: KnownJobs,
     /// Held while the registry writes and until `known` agrees: of two moves, the later one is known
     /// in the end. Nobody who serves requests waits for it.
@@ -126,7 +125,6 @@ impl Jobs {
             scheduler,
             metrics,
             settings,
-            loading: Handle::current(),
             known,
             moving: Mutex::new(()),
             changed: Notify::new(),
@@ -211,17 +209,18 @@ impl Jobs {
         let record = blocking(move || {
             let record = submitting.registry.submit_job(new, folder.path())?;
             submitting.known.add(&record);
+            // Here, as the caller may be gone when this is done.
+            submitting.changed.notify_waiters();
             Ok(record)
         })
         .await?;
-        inner.changed.notify_waiters();
         Ok(Status { record, left: None })
     }
 
     /// How a job stands.
     pub async fn status(&self, id: JobId) -> Result<Status, Failure> {
         let inner = self.inner.clone();
-        blocking(move || inner.status(id)).await
+        blocking(move || Ok(inner.status(id)?)).await
     }
 
     /// Jobs, newest first, those of one function or of all: at most `limit`, that were submitted
@@ -253,10 +252,7 @@ impl Jobs {
     /// Ends a job; `by` whom is its reason.
     pub async fn cancel(&self, id: JobId, by: String) -> Result<Status, Failure> {
         let inner = self.inner.clone();
-        blocking(move || inner.step(id, JobMove::Cancel(by))).await?;
-        if let Some(live) = self.inner.known.live(id) {
-            live.told.cancel();
-        }
+        blocking(move || Ok(inner.step(id, JobMove::Cancel(by))?)).await?;
         // What it counts in the end is known when it has stopped.
         let patience = Instant::now() + STOP;
         while self.inner.known.live(id).is_some() && Instant::now() < patience {
@@ -268,28 +264,24 @@ impl Jobs {
     /// Has the items without an answer tried again.
     pub async fn retry(&self, id: JobId) -> Result<Status, Failure> {
         let inner = self.inner.clone();
-        blocking(move || inner.step(id, JobMove::Retry)).await?;
-        self.inner.changed.notify_waiters();
+        blocking(move || Ok(inner.step(id, JobMove::Retry)?)).await?;
         self.status(id).await
     }
 
     /// Deletes a job that has ended.
     pub async fn delete(&self, id: JobId) -> Result<(), Failure> {
         let inner = self.inner.clone();
-        blocking(move || inner.delete(id)).await
+        blocking(move || Ok(inner.delete(id)?)).await
     }
 
     /// The results that a job has now, and how many bytes of whole lines they are.
     pub async fn results(&self, id: JobId) -> Result<Option<(File, u64)>, Failure> {
         let inner = self.inner.clone();
-        let folder = blocking(move || {
+        blocking(move || {
             let job = inner.registry.job(id)?;
-            Ok(inner.registry.job_folder(job.id))
+            Ok(results::read(&inner.registry.job_folder(job.id))?)
         })
-        .await?;
-        let read = move || results::read(Path::new(&folder));
-        let read = tokio::task::spawn_blocking(read).await;
-        Ok(read.map_err(|error| Failure::Internal(error.to_string()))??)
+        .await
     }
 
     /// Sets the gauges that are counted when somebody looks.
@@ -314,12 +306,16 @@ impl Inner {
         let _moving = lock(&self.moving);
         let record = self.registry.move_job(id, to)?;
         self.known.moved(&record);
+        if record.state == JobState::Queued {
+            self.changed.notify_waiters();
+        }
         Ok(record)
     }
 
     fn status(&self, id: JobId) -> Result<Status, RegistryError> {
-        let mut record = self.registry.job(id)?;
+        // In this order: one that ends in between is told as ended.
         let live = self.known.live(id);
+        let mut record = self.registry.job(id)?;
         let live = live.filter(|_| record.state.is_open() && !record.redo);
         let left = live.and_then(|live| live.update(&mut record));
         let left = left.filter(|_| record.state == JobState::Running);
@@ -327,7 +323,6 @@ impl Inner {
     }
 
     fn delete(&self, id: JobId) -> Result<(), RegistryError> {
-        let _moving = lock(&self.moving);
         self.registry.delete_job(id)?;
         self.known.remove(id);
         Ok(())
@@ -379,12 +374,4 @@ async fn retire(inner: Arc<Inner>) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The registry, off the threads that serve requests.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
-) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| Failure::Internal(error.to_string()))??)
 }

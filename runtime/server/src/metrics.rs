@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::admission::{TIERS, tier_name};
+use crate::admission::{ByTier, tier_name};
 use crate::rollout::verdict::{Outcome, Verdict};
 
 mod descriptions;
@@ -229,8 +229,7 @@ impl Metrics {
         let requests = |class: &'static str| {
             let mut labels = labels();
             labels.push(Label::new("status", class));
-            let key = Key::from_parts("firebox_requests_total", labels);
-            self.recorder.register_counter(&key, &METADATA)
+            self.counter("firebox_requests_total", labels)
         };
         let seconds = |name: &'static str| {
             self.recorder
@@ -246,10 +245,7 @@ impl Metrics {
             cold: seconds("firebox_request_cold_seconds"),
             guest: seconds("firebox_request_guest_seconds"),
             compute: seconds("firebox_request_compute_seconds"),
-            cold_starts: self.recorder.register_counter(
-                &Key::from_parts("firebox_cold_starts_total", labels()),
-                &METADATA,
-            ),
+            cold_starts: self.counter("firebox_cold_starts_total", labels()),
         }
     }
 
@@ -257,8 +253,7 @@ impl Metrics {
     pub fn cache(&self) -> CacheSeries {
         let evicted = |reason| {
             let labels = vec![Label::new("reason", reason)];
-            let key = Key::from_parts("firebox_cache_evictions_total", labels);
-            self.recorder.register_counter(&key, &METADATA)
+            self.counter("firebox_cache_evictions_total", labels)
         };
         CacheSeries {
             bytes: self.gauge("firebox_cache_bytes", vec![]),
@@ -278,8 +273,7 @@ impl Metrics {
                 Label::new("version", version.to_string()),
                 Label::new("result", result),
             ];
-            let key = Key::from_parts("firebox_cache_requests_total", labels);
-            self.recorder.register_counter(&key, &METADATA)
+            self.counter("firebox_cache_requests_total", labels)
         };
         CacheCounters {
             hit: requests("hit"),
@@ -299,13 +293,18 @@ impl Metrics {
     /// The series of admission.
     pub fn admission(&self) -> AdmissionMetrics {
         let of = |name: &'static str| {
-            TIERS.map(|tier| self.gauge(name, vec![Label::new("tier", tier_name(tier))]))
+            ByTier::of(|tier| self.gauge(name, vec![Label::new("tier", tier_name(tier))]))
         };
         AdmissionMetrics {
             metrics: self.clone(),
             running: of("firebox_admission_running"),
             waiting: of("firebox_admission_waiting"),
         }
+    }
+
+    fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
+        let key = Key::from_parts(name, labels);
+        self.recorder.register_counter(&key, &METADATA)
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
@@ -320,8 +319,8 @@ impl Metrics {
             Label::new("to", to),
             Label::new("reason", reason),
         ];
-        let key = Key::from_parts("firebox_residency_moves_total", labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+        self.counter("firebox_residency_moves_total", labels)
+            .increment(1);
     }
 
     /// Shows how a function's latest rollout stands.
@@ -343,8 +342,7 @@ impl Metrics {
             Label::new("function", rollout.function.to_string()),
             Label::new("outcome", rollout.state.name()),
         ];
-        let key = Key::from_parts("firebox_rollouts_total", labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+        self.counter("firebox_rollouts_total", labels).increment(1);
     }
 
     /// Shows the latest verdicts of a function's rollout.
@@ -381,8 +379,7 @@ impl Metrics {
                 Label::new("function", function.to_owned()),
                 Label::new("outcome", outcome),
             ];
-            let key = Key::from_parts("firebox_job_items_total", labels);
-            self.recorder.register_counter(&key, &METADATA)
+            self.counter("firebox_job_items_total", labels)
         };
         JobMetrics {
             succeeded: items("succeeded"),
@@ -403,8 +400,7 @@ impl Metrics {
         let requests = |result: &'static str| {
             let mut labels = labels();
             labels.push(Label::new("result", result));
-            let key = Key::from_parts("firebox_shadow_requests_total", labels);
-            self.recorder.register_counter(&key, &METADATA)
+            self.counter("firebox_shadow_requests_total", labels)
         };
         ShadowMetrics {
             agreed: requests("agreed"),

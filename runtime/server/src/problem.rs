@@ -504,7 +504,7 @@ impl Failure {
             retry_after,
             ..
         } = self.row();
-        let shed = self.is_shed();
+        let shed = self.is_for_want_of_room();
         let problem = self.problem();
         let json = HeaderValue::from_static("application/problem+json");
         let etag = problem.current.as_ref().map(|policy| policy.etag());
@@ -524,7 +524,7 @@ impl Failure {
             retry_after,
             ..
         } = self.row();
-        let shed = self.is_shed();
+        let shed = self.is_for_want_of_room();
         let error = match self {
             Self::UnknownFunction { .. }
             | Self::UnknownVersion { .. }
@@ -534,14 +534,9 @@ impl Failure {
         let response = (status, Json(V2Problem { error })).into_response();
         with_retry_after(response, retry_after, shed)
     }
-
-    /// Whether the server refused for what it has to do, which says nothing about the function.
-    fn is_shed(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Overloaded { .. })
-    }
 }
 
-/// Marks an answer of a request that was refused for what the server has to do.
+/// Marks an answer of a request that was refused for [want of room](Failure::is_for_want_of_room).
 #[derive(Clone, Copy, Debug)]
 pub struct Shed;
 

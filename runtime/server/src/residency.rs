@@ -27,9 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use firebox_engine::{Device, Model, RunError, Signature};
-use firebox_registry::{Registry, Tier};
+use firebox_registry::{FunctionName, Registry, Tier, VersionNumber};
 use firebox_sandbox::{Assets, Component, Network, Sandbox};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use budget::Amount;
@@ -185,6 +186,9 @@ impl Drop for Lease {
 pub struct Residency(Arc<Inner>);
 
 struct Inner {
+    /// Where versions are loaded, whoever asks: a caller may wait for what work of a lower priority
+    /// began.
+    runtime: Handle,
     registry: Registry,
     sandbox: Sandbox,
     metrics: Metrics,
@@ -204,7 +208,7 @@ struct Inner {
 }
 
 impl Residency {
-    /// With nothing loaded.
+    /// With nothing loaded. In the runtime that is to load versions.
     pub fn new(
         config: &Config,
         registry: Registry,
@@ -227,6 +231,7 @@ impl Residency {
         metrics.model_budget.set(limit.models as f64);
         metrics.code_budget.set(limit.code as f64);
         let inner = Inner {
+            runtime: Handle::current(),
             registry,
             sandbox,
             metrics,
@@ -276,7 +281,7 @@ impl Residency {
                 (None, Some(flight)) => flight.clone(),
                 (None, None) => {
                     let load = self.clone().load_into_slot(version.clone(), cause);
-                    let flight = fly(load);
+                    let flight = fly(&self.0.runtime, load);
                     inner.flight = Some(flight.clone());
                     flight
                 }
@@ -371,10 +376,10 @@ impl Residency {
     pub fn versions(&self) -> Vec<Arc<Version>> {
         let mut versions = self.loaded();
         versions.retain(|version| !version.slot.is_at_rest());
-        versions.sort_by(|a, b| {
-            let key = |v: &Arc<Version>| (v.record.function.clone(), v.record.number);
-            key(a).cmp(&key(b))
-        });
+        fn key(version: &Version) -> (&FunctionName, VersionNumber) {
+            (&version.record.function, version.record.number)
+        }
+        versions.sort_by(|a, b| key(a).cmp(&key(b)));
         versions
     }
 }

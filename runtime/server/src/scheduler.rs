@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use batch::{Batch, Shape};
-use cpu::Meter;
+use cpu::RunMeter;
 use queue::{Next, Queue, Run};
 
 mod batch;
@@ -197,7 +197,7 @@ pub struct Scheduler {
 struct Worker {
     shared: Arc<Shared>,
     tiers: &'static [Tier],
-    meter: Arc<Meter>,
+    meter: Arc<RunMeter>,
     /// Where the thread's runs are spread to, where that isn't the pool of the process.
     pool: Option<rayon::ThreadPool>,
 }
@@ -207,7 +207,7 @@ impl Scheduler {
     /// leave, over a queue of at most `limit` waiting jobs.
     pub fn start(threads: usize, limit: usize, metrics: Metrics) -> std::io::Result<Self> {
         let scheduler = Self::without_threads(limit, metrics, &[Tier::Batch]);
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(RunMeter::default());
         // The pool of the process computes with them.
         rayon::broadcast(|_| meter.add_this_thread());
         for n in 0..threads.max(1) {
@@ -250,7 +250,7 @@ impl Scheduler {
         let (told, heard) = std::sync::mpsc::channel();
         thread.spawn(move || {
             yield_to_callers();
-            let meter = Arc::new(Meter::default());
+            let meter = Arc::new(RunMeter::default());
             let counted = meter.clone();
             // Its threads inherit the priority.
             let pool = rayon::ThreadPoolBuilder::new()
@@ -346,7 +346,7 @@ impl Worker {
                 Some(batch) => self.together(&terms, &batch, jobs, started),
                 None => jobs
                     .into_iter()
-                    .for_each(|job| self.alone(job, Duration::ZERO)),
+                    .for_each(|job| self.alone(job, Default::default())),
             }
             let mut queue = self.shared.lock();
             queue.done(&terms.function, terms.tier, started.elapsed());
@@ -374,8 +374,8 @@ impl Worker {
         }
     }
 
-    /// Runs one job and answers it; `before` is what was spent on it in vain.
-    fn alone(&self, job: Job, before: Duration) {
+    /// Runs one job and answers it; `before` is what it was charged in vain.
+    fn alone(&self, job: Job, before: (Duration, Duration)) {
         let Job {
             terms,
             model,
@@ -384,7 +384,6 @@ impl Worker {
             queued_at,
             answer,
         } = job;
-        terms.used.cpu.add(before);
         if answer.is_closed() {
             return;
         }
@@ -395,8 +394,8 @@ impl Worker {
             outputs,
             queued: spent.started - queued_at,
             compute: spent.took,
-            cpu: cpu + before,
-            gpu,
+            cpu: cpu + before.0,
+            gpu: gpu + before.1,
         });
         // The model may be the last hold on its weights: let go before the caller can notice
         // that the run is over.
@@ -422,7 +421,7 @@ impl Worker {
             let parts = parts.and_then(|all| batch.split(&all, &shapes, model.signature()));
             (parts, spent)
         });
-        let wasted = match done {
+        let failed = match done {
             Some((Ok(parts), spent)) => {
                 drop(model);
                 for (job, outputs) in jobs.into_iter().zip(parts) {
@@ -451,14 +450,18 @@ impl Worker {
             Some((Err(reason), spent)) => {
                 tracing::debug!(function = %terms.function, reason, jobs = jobs.len(),
                     "a shared run failed; each job is run alone");
-                spent.cpu
+                Some(spent)
             }
-            None => Duration::ZERO,
+            None => None,
         };
         self.shared.metrics.batches_retried.increment(1);
-        let each = wasted / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
         drop(model);
-        jobs.into_iter().for_each(|job| self.alone(job, each));
+        let part = 1.0 / jobs.len().max(1) as f64;
+        for job in jobs {
+            let charge = |spent: &Spent| spent.charge(&job.terms, part);
+            let before = failed.as_ref().map(charge).unwrap_or_default();
+            self.alone(job, before);
+        }
     }
 
     fn compute(

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
 
@@ -101,7 +100,6 @@ impl Shadow {
             callers,
             metrics: metrics.clone(),
             caps,
-            loading: Handle::current(),
         };
         let thread = std::thread::Builder::new().name("shadow".into());
         thread.spawn(move || {
@@ -180,8 +178,6 @@ struct Worker {
     callers: Arc<Scheduler>,
     metrics: Metrics,
     caps: InstanceCaps,
-    /// Where versions are loaded: a caller may wait for the same load.
-    loading: Handle,
 }
 
 impl Worker {
@@ -227,11 +223,7 @@ impl Worker {
     ) -> Result<(Named, Duration), Failure> {
         let (version, question) = (&copied.shadow, copied.question.clone());
         let asked = Instant::now();
-        let (residency, wanted) = (self.residency.clone(), version.clone());
-        let warm = self
-            .loading
-            .spawn(async move { residency.warm(&wanted).await });
-        let lease = warm.await.map_err(|_| Failure::ShuttingDown)??;
+        let lease = self.residency.warm(version).await?;
         let cold = asked.elapsed();
         let limits = &version.record.manifest.limits;
         let limits = self.caps.limits(limits, limit.saturating_sub(cold));

@@ -22,7 +22,8 @@ impl Flags {
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        let defaults = Config::new(DATA);
+        // Made for every command: what depends on the machine is told in words, and not measured.
+        let defaults = Config::of(DATA, 1, 0);
         SETTINGS.iter().fold(command, |command, setting| {
             let (section, _) = setting.key.split_once('.').unwrap_or_default();
             let default = match setting.computed {

@@ -1,7 +1,6 @@
 //! Jobs: submitted, moved and deleted. A job's folder, `jobs/<id>`, is whole before its record is
 //! written, and goes after the record is gone; what a crash leaves between is swept at the start.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,7 @@ use super::{Registry, Result, unix_ms};
 use crate::blobs::{entries, sync_dir};
 use crate::policy::plain_author;
 use crate::record::UNKNOWN_AUTHOR;
-use crate::{
-    FunctionName, JobId, JobMove, JobProgress, JobRecord, JobState, NewJob, RegistryError,
-    VersionNumber,
-};
+use crate::{FunctionName, JobId, JobMove, JobRecord, NewJob, RegistryError, VersionNumber};
 
 impl Registry {
     /// Takes a job in. `folder`, below [`staging`](Self::staging), becomes the job's; its files are
@@ -34,24 +30,7 @@ impl Registry {
         let _changing = self.changing();
         self.version(&new.function, new.version)?;
         self.check_room()?;
-        let job = JobRecord {
-            id: JobId::now(),
-            function: new.function,
-            version: new.version,
-            protocol: new.protocol,
-            parameters: new.parameters,
-            items: new.items,
-            input_bytes: new.input_bytes,
-            max_attempts: new.max_attempts,
-            author,
-            created_unix_ms: unix_ms(),
-            started_unix_ms: None,
-            ended_unix_ms: None,
-            state: JobState::Queued,
-            reason: None,
-            progress: JobProgress::default(),
-            redo: false,
-        };
+        let job = JobRecord::queued(NewJob { author, ..new }, JobId::now(), unix_ms());
         let own = self.job_folder(job.id);
         fs::rename(folder, &own).map_err(of)?;
         let written = sync_dir(&self.jobs_folder()).and_then(|()| self.records.put_job(&job));
@@ -124,11 +103,12 @@ impl Registry {
             }
             self.records.remove_job(id)?;
         }
-        let folder = self.job_folder(id);
-        match fs::remove_dir_all(&folder) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(RegistryError::io(&folder, e)),
-            _ => Ok(()),
+        if let Err(error) = fs::remove_dir_all(self.job_folder(id))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(job = %id, %error, "files of a deleted job are left for the next start");
         }
+        Ok(())
     }
 
     /// Refuses where an open job uses the version, or any of the function's. The caller holds the
@@ -166,16 +146,21 @@ impl Registry {
     pub(super) fn sweep_jobs(&self) -> Result<usize> {
         let folder = self.jobs_folder();
         fs::create_dir_all(&folder).map_err(|e| RegistryError::io(&folder, e))?;
-        let mut known = HashSet::new();
-        for job in self.records.jobs() {
-            known.insert(self.job_folder(job?.id));
-        }
         let mut swept = 0;
         for left in entries(&folder)? {
-            if !known.contains(&left) {
-                fs::remove_dir_all(&left).map_err(|e| RegistryError::io(&left, e))?;
-                swept += 1;
+            let name = left.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| name.parse::<JobId>().ok());
+            if let Some(id) = id
+                && self.records.has_job(id)?
+            {
+                continue;
             }
+            let removed = match left.is_dir() {
+                true => fs::remove_dir_all(&left),
+                false => fs::remove_file(&left),
+            };
+            removed.map_err(|e| RegistryError::io(&left, e))?;
+            swept += 1;
         }
         Ok(swept)
     }

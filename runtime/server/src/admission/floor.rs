@@ -74,6 +74,11 @@ pub const TIERS: [Tier; 3] = [Tier::Realtime, Tier::OnDemand, Tier::Batch];
 pub struct ByTier<T>([T; 3]);
 
 impl<T> ByTier<T> {
+    /// What `each` says of the tiers.
+    pub fn of(each: impl FnMut(Tier) -> T) -> Self {
+        Self(TIERS.map(each))
+    }
+
     /// What the tier has.
     pub fn get(&self, tier: Tier) -> &T {
         let [realtime, on_demand, batch] = &self.0;
@@ -291,17 +296,19 @@ impl<T> Floor<T> {
         Ok(Some(number))
     }
 
-    /// One that waited has given up.
-    pub fn withdraw(&mut self, function: &FunctionName, tier: Tier, number: u64) {
+    /// One that waited has given up; `false` where it waited no longer.
+    pub fn withdraw(&mut self, function: &FunctionName, tier: Tier, number: u64) -> bool {
         let Some(share) = self.functions.get_mut(function) else {
-            return;
+            return false;
         };
         let queue = share.waiting.get_mut(tier);
         // Numbers rise along a queue.
-        if let Ok(at) = queue.binary_search_by_key(&number, |ticket| ticket.number) {
-            queue.remove(at);
-            *self.waiting.get_mut(tier) -= 1;
-        }
+        let Ok(at) = queue.binary_search_by_key(&number, |ticket| ticket.number) else {
+            return false;
+        };
+        queue.remove(at);
+        *self.waiting.get_mut(tier) -= 1;
+        true
     }
 
     /// An instance has come free, after `held`.
@@ -325,12 +332,12 @@ impl<T> Floor<T> {
             }
             let able = self.functions.iter().filter_map(|(name, share)| {
                 let first = share.waiting.get(tier).front()?;
-                let late = first.deadline < now + share.pace.likely();
+                let late = first.deadline <= now + share.pace.likely();
                 let able = late || self.can_run(name, tier, first.concurrency);
                 able.then_some((!late, share.running, first.number, name))
             });
             let first = able.min_by_key(|(able, running, number, _)| (*able, *running, *number));
-            let Some((_, _, _, name)) = first else {
+            let Some((in_time, _, _, name)) = first else {
                 continue;
             };
             let name = name.clone();
@@ -338,15 +345,14 @@ impl<T> Floor<T> {
             let hold = share.pace.likely();
             let ticket = share.waiting.get_mut(tier).pop_front()?;
             *self.waiting.get_mut(tier) -= 1;
-            let late = ticket.deadline < now + hold;
-            let outcome = if late {
+            let outcome = if in_time {
+                self.start(&name, tier);
+                Ok(())
+            } else {
                 Err(Refusal {
                     reason: Reason::Deadline,
                     retry_after: hold,
                 })
-            } else {
-                self.start(&name, tier);
-                Ok(())
             };
             return Some(Turn {
                 who: ticket.who,
@@ -359,12 +365,12 @@ impl<T> Floor<T> {
     }
 
     fn share(&mut self, function: &FunctionName) -> &mut Share<T> {
-        let pace = self.pace;
+        // How long it holds an instance is its own: others may be much slower.
         let nothing = || Share {
             inside: 0,
             running: 0,
             waiting: ByTier(Default::default()),
-            pace,
+            pace: Pace::default(),
         };
         self.functions
             .entry(function.clone())
@@ -373,7 +379,9 @@ impl<T> Floor<T> {
 
     fn start(&mut self, function: &FunctionName, tier: Tier) {
         *self.running.get_mut(tier) += 1;
-        self.share(function).running += 1;
+        if let Some(share) = self.functions.get_mut(function) {
+            share.running += 1;
+        }
     }
 
     /// Instances that the tier can still take.

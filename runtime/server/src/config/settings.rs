@@ -354,10 +354,7 @@ impl Setting {
     /// What was expected of the text.
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         match &self.field {
-            Path(of) if text.is_empty() => {
-                let _ = of;
-                return Err("a folder's path".into());
-            }
+            Path(_) if text.is_empty() => return Err("a folder's path".into()),
             Path(of) => *of(config) = text.into(),
             Address(of) => *of(config) = parsed(text, "an address such as 127.0.0.1:8080")?,
             Count(of, least) => {

@@ -96,10 +96,9 @@ impl Call {
             .metrics(&self.metrics)
             .record(Some(response.status()), &spent);
         self.recorded = true;
-        if response.extensions().get::<Shed>().is_none()
-            && let Some(outcome) = outcome(response.status())
-        {
-            self.observe(outcome, &spent);
+        // A request that was refused says nothing about the version.
+        if response.extensions().get::<Shed>().is_none() {
+            self.observe(outcome(response.status()), &spent);
         }
         let succeeded = response.status().is_success();
         self.version.account.charge(&self.meter, succeeded);
@@ -196,13 +195,12 @@ impl Drop for Call {
     }
 }
 
-/// How an answer counts for guards; 429 says nothing about the version.
-fn outcome(status: StatusCode) -> Option<Outcome> {
+/// How an answer counts for guards.
+fn outcome(status: StatusCode) -> Outcome {
     match status {
-        StatusCode::TOO_MANY_REQUESTS => None,
-        status if status.is_server_error() => Some(Outcome::Failed),
-        status if status.is_client_error() => Some(Outcome::Rejected),
-        _ => Some(Outcome::Answered),
+        status if status.is_server_error() => Outcome::Failed,
+        status if status.is_client_error() => Outcome::Rejected,
+        _ => Outcome::Answered,
     }
 }
 

@@ -1,12 +1,11 @@
 //! The models of a call, and calls that nobody at a connection waits for.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use firebox_engine::{RunError, Signature};
-use firebox_sandbox::{
-    Context, ErrorCode, InvokeError, Limits, ModelError, Models, Request, Response,
-};
+use firebox_sandbox::{Context, ErrorCode, InvokeError, Limits, ModelError, Models, Request};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -15,7 +14,7 @@ use super::{Answer, Question};
 use crate::cost::Meter;
 use crate::metrics::Clock;
 use crate::problem::Failure;
-use crate::residency::{Code, Loaded, Warm};
+use crate::residency::{Loaded, Warm};
 use crate::routing::Version;
 use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
 
@@ -31,36 +30,17 @@ pub async fn ask(
     id: Uuid,
 ) -> Result<Answer, Failure> {
     version.check(&question.inputs)?;
-    if let Some(code) = &warm.code {
-        // What it uses is its version's cost, as that of any call.
-        let meter = version.account.meter();
-        let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
-        let models = models.metered(&meter);
-        let deadline = limits.deadline;
-        let request = Request {
-            id: question.id.unwrap_or_else(|| id.to_string()),
-            inputs: question.inputs,
-            parameters: question.parameters,
-        };
-        // It must not change what the version's callers find in an instance that is kept.
-        let response = Arc::new(models).invoke(code, limits, false, request).await;
-        let response = response.map_err(|error| {
-            tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
-            invoke_failure(error, deadline)
-        })?;
-        return Ok(Answer {
-            outputs: response.outputs,
-            parameters: response.parameters,
-        });
-    }
-    let model = warm.models.iter().next();
-    let missing = || Failure::Internal("the version has no model".into());
-    let (name, model) = model.ok_or_else(missing)?;
-    let run = scheduler.run(terms, name, model.clone(), question.inputs);
-    Ok(Answer {
-        outputs: run.await?.outputs,
-        parameters: vec![],
-    })
+    // What it uses is its version's cost, as that of any call.
+    let meter = version.account.meter();
+    let models = CallModels::new(warm.clone(), scheduler.clone(), terms.clone());
+    let models = Arc::new(models.metered(&meter));
+    let deadline = limits.deadline;
+    // It must not change what the version's callers find in an instance that is kept.
+    let answer = models.ask(question, limits, false, &id, |error| {
+        tracing::debug!(prediction_id = %id, ?error, "a call aside from callers failed");
+        invoke_failure(error, deadline)
+    });
+    answer.await
 }
 
 /// A function's failure as a request's; `limit` is the deadline that it had.
@@ -93,12 +73,14 @@ impl From<ComputeError> for Failure {
 
 /// The models of one call: runs them on the scheduler and adds up the time.
 pub struct CallModels {
-    pub(super) warm: Arc<Warm>,
-    pub(super) scheduler: Arc<Scheduler>,
-    pub(super) terms: Arc<Terms>,
+    warm: Arc<Warm>,
+    scheduler: Arc<Scheduler>,
+    terms: Arc<Terms>,
     pub(super) queued: Clock,
     pub(super) computed: Clock,
-    pub(super) meter: Meter,
+    /// Time in the instance of a call that ended well.
+    pub(super) guest: Clock,
+    meter: Meter,
 }
 
 impl CallModels {
@@ -110,6 +92,7 @@ impl CallModels {
             terms,
             queued: Clock::default(),
             computed: Clock::default(),
+            guest: Clock::default(),
             meter: Meter::default(),
         }
     }
@@ -122,24 +105,62 @@ impl CallModels {
         }
     }
 
-    /// Runs a component in an instance of its own, or with `reuse` in one that has answered before;
-    /// it uses these models.
-    pub async fn invoke(
+    /// Answers a question: by the version's component, in an instance of its own or with `reuse` in
+    /// one that has answered before, else by its model. `id` is the question's where it has none, and
+    /// `refusal` says what a component's failure is to the one who asks.
+    pub async fn ask(
         self: Arc<Self>,
-        code: &Code,
+        question: Question,
         limits: Limits,
         reuse: bool,
-        request: Request,
-    ) -> Result<Response, InvokeError> {
+        id: &impl Display,
+        refusal: impl FnOnce(InvokeError) -> Failure,
+    ) -> Result<Answer, Failure> {
+        let warm = self.warm.clone();
+        let Some(code) = &warm.code else {
+            let model = warm.models.iter().next();
+            let missing = || Failure::Internal("the version has neither code nor a model".into());
+            let (name, model) = model.ok_or_else(missing)?;
+            let inputs = question.inputs;
+            return Ok(Answer {
+                outputs: self.compute(name, model.clone(), inputs).await?,
+                parameters: vec![],
+            });
+        };
+        let request = Request {
+            id: question.id.unwrap_or_else(|| id.to_string()),
+            inputs: question.inputs,
+            parameters: question.parameters,
+        };
         let context = Context {
             limits,
             cpu: self.meter.guest.clone(),
-            models: self,
+            models: self.clone(),
             assets: code.assets.clone(),
             network: code.network.clone(),
             reuse,
         };
-        code.component.invoke(request, context).await
+        let response = code.component.invoke(request, context).await;
+        let response = response.map_err(refusal)?;
+        self.guest.add(response.usage.guest);
+        Ok(Answer {
+            outputs: response.outputs,
+            parameters: response.parameters,
+        })
+    }
+
+    /// Runs a model, and counts what that takes.
+    async fn compute(
+        &self,
+        name: &str,
+        model: Arc<Loaded>,
+        inputs: Named,
+    ) -> Result<Named, ComputeError> {
+        let computed = self.scheduler.run(&self.terms, name, model, inputs).await?;
+        self.queued.add(computed.queued);
+        self.computed.add(computed.compute);
+        self.meter.computed(&computed);
+        Ok(computed.outputs)
     }
 
     fn find(&self, name: &str) -> Result<&Arc<Loaded>, ModelError> {
@@ -161,15 +182,8 @@ impl Models for CallModels {
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
             let model = self.find(name)?.clone();
-            match self.scheduler.run(&self.terms, name, model, inputs).await {
-                Ok(computed) => {
-                    self.queued.add(computed.queued);
-                    self.computed.add(computed.compute);
-                    self.meter.computed(&computed);
-                    Ok(computed.outputs)
-                }
-                Err(error) => Err(model_error(name.to_owned(), error)),
-            }
+            let computed = self.compute(name, model, inputs).await;
+            computed.map_err(|error| model_error(name.to_owned(), error))
         };
         run.boxed()
     }

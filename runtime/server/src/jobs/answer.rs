@@ -13,7 +13,6 @@ use futures::FutureExt;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use tokio::runtime::Handle;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -46,8 +45,6 @@ pub struct Answerer {
     pub residency: Residency,
     /// Runs its models.
     pub scheduler: Arc<Scheduler>,
-    /// Where versions are loaded: a caller may wait for the same load.
-    pub loading: Handle,
     /// How its models are run.
     pub terms: Arc<Terms>,
     /// A version of the batch tier stays loaded while a job of it runs.
@@ -69,9 +66,9 @@ pub struct Answered {
 }
 
 /// An answer as it stands in a line of results.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 enum Output {
-    Json(String),
+    Json(Box<RawValue>),
     Text(String, String),
     Bytes(String, Vec<u8>),
 }
@@ -124,16 +121,7 @@ impl Answerer {
     async fn ask(&self, item: &Item, id: Uuid) -> Result<Output, Failure> {
         let (question, wanted) = self.question(item)?;
         let own_id = question.id.clone();
-        let (residency, version) = (self.residency.clone(), self.version.clone());
-        let lease = match residency.resident(&version) {
-            Some(lease) => lease,
-            None => {
-                let warm = self
-                    .loading
-                    .spawn(async move { residency.warm(&version).await });
-                warm.await.map_err(|_| Failure::ShuttingDown)??
-            }
-        };
+        let lease = self.residency.warm(&self.version).await?;
         if self.version.record.manifest.tier == Tier::Batch && self.held.get().is_none() {
             let held = self.residency.resident(&self.version);
             held.map(|held| self.held.set(held).is_ok());
@@ -215,15 +203,15 @@ fn check_json(body: &[u8]) -> Result<(), Failure> {
 fn output(kind: &str, body: &[u8]) -> Output {
     let essence = kind.split(';').next().unwrap_or_default().trim();
     let is_json = essence == JSON || essence.ends_with("+json");
-    match std::str::from_utf8(body) {
-        Ok(text) if is_json && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-            // In JSON, these stand between tokens alone.
-            Output::Json(text.replace(['\n', '\r'], " "))
-        }
-        Ok(text) if is_json || essence.starts_with("text/") => {
-            Output::Text(kind.to_owned(), text.to_owned())
-        }
-        _ => Output::Bytes(kind.to_owned(), body.to_vec()),
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Output::Bytes(kind.to_owned(), body.to_vec());
+    };
+    // In JSON, line ends stand between tokens alone.
+    let json = is_json.then(|| RawValue::from_string(text.replace(['\n', '\r'], " ")));
+    match json {
+        Some(Ok(json)) => Output::Json(json),
+        None if !essence.starts_with("text/") => Output::Bytes(kind.to_owned(), body.to_vec()),
+        _ => Output::Text(kind.to_owned(), text.to_owned()),
     }
 }
 
@@ -271,10 +259,7 @@ fn line(item: &Item, attempts: u32, id: Uuid, outcome: Result<Output, Failure>) 
         ..JobResult::default()
     };
     match outcome {
-        Ok(Output::Json(json)) => match RawValue::from_string(json) {
-            Ok(json) => written.output = Some(json),
-            Err(error) => written.error = Some(Failure::Internal(error.to_string()).problem()),
-        },
+        Ok(Output::Json(json)) => written.output = Some(json),
         Ok(Output::Text(kind, text)) => {
             (written.content_type, written.text) = (Some(kind), Some(text));
         }

@@ -133,6 +133,10 @@ impl KnownJobs {
         {
             known.state = job.state;
             known.age = Age::new();
+            // Who runs it leaves it.
+            if let Some(live) = known.live.as_ref().filter(|_| !job.state.is_open()) {
+                live.told.cancel();
+            }
         }
     }
 
@@ -213,13 +217,12 @@ impl KnownJobs {
 
 #[cfg(test)]
 mod tests {
-    use firebox_registry::{JobMove, JobProtocol, VersionNumber};
+    use firebox_registry::{JobMove, JobProtocol, NewJob, VersionNumber};
 
     use super::*;
 
     fn job(function: &str) -> JobRecord {
-        JobRecord {
-            id: JobId::now(),
+        let new = NewJob {
             function: function.parse().unwrap(),
             version: VersionNumber::FIRST,
             protocol: JobProtocol::Invoke,
@@ -228,14 +231,8 @@ mod tests {
             input_bytes: 1,
             max_attempts: 1,
             author: String::new(),
-            created_unix_ms: 1,
-            started_unix_ms: None,
-            ended_unix_ms: None,
-            state: JobState::Queued,
-            reason: None,
-            progress: JobProgress::default(),
-            redo: false,
-        }
+        };
+        JobRecord::queued(new, JobId::now(), 1)
     }
 
     #[test]

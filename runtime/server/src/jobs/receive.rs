@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Poll, ready};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -16,9 +15,6 @@ use http_body_util::BodyExt;
 use super::items::{Caps, Head, Writer};
 use crate::problem::Failure;
 use crate::protocol::body;
-
-/// The longest pause between two pieces of a body.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The most bytes of what precedes a part's body in a form, with what came along with it.
 const MAX_HEAD: usize = 1 << 20;
@@ -48,7 +44,10 @@ pub async fn receive(
         Err(failure) => Err(failure),
     };
     if let Err(failure) = received {
-        body::drain(body);
+        // One that stalled has nothing more to say.
+        if !matches!(failure, Failure::Stalled(_)) {
+            body::drain(body);
+        }
         return Err(failure);
     }
     match writer.finish().await? {
@@ -90,13 +89,8 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        loop {
-            let frame = tokio::time::timeout(MAX_PAUSE, self.body.frame()).await;
-            let Some(frame) = frame.map_err(|_| Failure::Deadline { limit: MAX_PAUSE })? else {
-                return Ok(None);
-            };
-            let frame =
-                frame.map_err(|error| Failure::BadBody(format!("the body broke off: {error}")))?;
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| body::broke_off("the body", &error))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -106,6 +100,7 @@ impl<'a> Pieces<'a> {
             }
             return Ok(Some(data));
         }
+        Ok(None)
     }
 }
 

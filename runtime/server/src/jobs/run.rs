@@ -110,7 +110,6 @@ async fn attempt(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<(), Stop> {
         job,
         residency: inner.residency.clone(),
         scheduler: inner.scheduler.clone(),
-        loading: inner.loading.clone(),
         terms,
         held: OnceLock::new(),
         caps: inner.settings.caps,

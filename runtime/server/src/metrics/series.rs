@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use firebox_registry::Tier;
-use metrics::{Counter, Gauge, Histogram, Key, Label, Recorder};
+use metrics::{Counter, Gauge, Histogram, Label};
 
-use super::{METADATA, Metrics, Spent};
-use crate::admission::tier_name;
+use super::{Metrics, Spent};
+use crate::admission::{ByTier, tier_name};
 
 /// The series of a function's jobs.
 pub struct JobMetrics {
@@ -61,22 +61,22 @@ pub struct ShadowMetrics {
     pub max_rel: Gauge,
 }
 
-/// The series of admission; the gauges in the order of [`TIERS`].
+/// The series of admission.
 pub struct AdmissionMetrics {
     pub(super) metrics: Metrics,
-    pub(super) running: [Gauge; 3],
-    pub(super) waiting: [Gauge; 3],
+    pub(super) running: ByTier<Gauge>,
+    pub(super) waiting: ByTier<Gauge>,
 }
 
 impl AdmissionMetrics {
     /// Those that have an instance.
     pub fn running(&self, tier: Tier) -> &Gauge {
-        of_tier(&self.running, tier)
+        self.running.get(tier)
     }
 
     /// Those that wait for one.
     pub fn waiting(&self, tier: Tier) -> &Gauge {
-        of_tier(&self.waiting, tier)
+        self.waiting.get(tier)
     }
 
     /// Those that were refused.
@@ -85,16 +85,8 @@ impl AdmissionMetrics {
             Label::new("tier", tier_name(tier)),
             Label::new("reason", reason),
         ];
-        let key = Key::from_parts("firebox_admission_refused_total", labels);
-        self.metrics.recorder.register_counter(&key, &METADATA)
-    }
-}
-
-fn of_tier([realtime, on_demand, batch]: &[Gauge; 3], tier: Tier) -> &Gauge {
-    match tier {
-        Tier::Realtime => realtime,
-        Tier::OnDemand => on_demand,
-        Tier::Batch => batch,
+        self.metrics
+            .counter("firebox_admission_refused_total", labels)
     }
 }
 

@@ -20,7 +20,8 @@ use crate::routing::Selector;
 use crate::scheduler::Named;
 use crate::server::App;
 
-type Pairs = Vec<(String, String)>;
+/// Named values of a query.
+pub type Pairs = Vec<(String, String)>;
 
 /// Call a function; its policy says which version answers
 #[utoipa::path(

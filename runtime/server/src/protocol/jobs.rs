@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::control::known;
 use super::info::rfc3339;
+use super::invoke::Pairs;
 use super::{author, bad_request, body, change, header, label, pin, selector};
 use crate::jobs::{JobResult, Status, results::is_failure};
 use crate::problem::{Failure, Problem};
@@ -24,7 +25,6 @@ use crate::routing::{Caller, Selector};
 use crate::server::App;
 
 type Result<T> = std::result::Result<T, Failure>;
-type Pairs = Vec<(String, String)>;
 
 /// How often an item is tried, where nothing is said.
 const ATTEMPTS: u32 = 2;

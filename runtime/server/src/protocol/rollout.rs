@@ -250,6 +250,8 @@ async fn latest(app: &Arc<App>, name: FunctionName) -> Result<RolloutInfo> {
     let function = name.to_string();
     let found = blocking_read(app, move |app| {
         let latest = app.registry.rollout(&name)?;
+        // A step that is in the registry may not be in the routing table yet: what is told holds.
+        app.routing.refresh(&name)?;
         Ok(latest.map(|record| info(app, &name, record)))
     });
     found.await?.ok_or(Failure::NoRollout { function })

@@ -15,6 +15,7 @@ use firebox_sandbox::{Assets, Component, LinkError, Network};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join, try_join_all};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::budget::{Amount, Reservation, charge};
 use super::room::{Claim, Needs, Patience};
@@ -31,11 +32,12 @@ pub(super) const READ_AT_ONCE_KIB: u32 = 64 << 10;
 /// A load that many can wait for.
 pub(super) type Flight<T> = Shared<BoxFuture<'static, Result<T, Failure>>>;
 
-/// Starts a load that goes on whether or not somebody waits, and survives a panic.
+/// Starts a load on `runtime` that goes on whether or not somebody waits, and survives a panic.
 pub(super) fn fly<T: Clone + Send + Sync + 'static>(
+    runtime: &Handle,
     load: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Flight<T> {
-    let task = tokio::spawn(AssertUnwindSafe(load).catch_unwind());
+    let task = runtime.spawn(AssertUnwindSafe(load).catch_unwind());
     let landed = async move {
         match task.await {
             Ok(Ok(result)) => result,
@@ -218,7 +220,7 @@ impl Residency {
     /// the pool, whose lock it holds.
     pub(super) fn open(&self, file: ModelFile, room: Reservation) -> Flight<Arc<Loaded>> {
         let (residency, key) = (self.clone(), file.key);
-        fly(async move {
+        fly(&self.0.runtime, async move {
             let opening = AssertUnwindSafe(residency.read(file, room)).catch_unwind();
             let opened = opening.await;
             let opened = opened.unwrap_or_else(|p| Err(Failure::Internal(panic_text(p.as_ref()))));

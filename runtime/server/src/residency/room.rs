@@ -274,7 +274,7 @@ impl Residency {
     }
 
     /// The versions of which something is loaded.
-    pub(super) fn loaded(&self) -> Vec<Arc<Version>> {
+    pub(crate) fn loaded(&self) -> Vec<Arc<Version>> {
         let warm = self.warm_versions();
         warm.values()
             .filter_map(|version| version.upgrade())

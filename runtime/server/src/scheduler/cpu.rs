@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Measures the runs on some threads.
 #[derive(Default)]
-pub(super) struct Meter(Mutex<State>);
+pub(super) struct RunMeter(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -22,11 +22,11 @@ struct State {
 
 /// A run that is measured.
 pub(super) struct Measured<'a> {
-    meter: &'a Meter,
+    meter: &'a RunMeter,
     run: u64,
 }
 
-impl Meter {
+impl RunMeter {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_spent_is_divided_among_those_that_run() {
-        let meter = Meter::default();
+        let meter = RunMeter::default();
         meter.add_this_thread();
         let before = meter.lock().spent();
         let first = meter.start();

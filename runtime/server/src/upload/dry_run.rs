@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
 use firebox_registry::{Manifest, NewVersion};
-use firebox_sandbox::{Parameter, Request};
+use firebox_sandbox::Parameter;
 
 use super::{Folder, blocking, load, refused};
-use crate::gateway::{CallModels, InstanceCaps, invoke_failure};
+use crate::gateway::{CallModels, InstanceCaps, Question, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
 use crate::residency::{Loaded, Place, Warm};
@@ -218,22 +218,14 @@ pub async fn run_once(
 ) -> Result<(), Failure> {
     let limits = &manifest.limits;
     let terms = Arc::new(Terms::of(&manifest.name, manifest));
-    let Some(code) = &warm.code else {
-        if let Some((name, model)) = warm.models.iter().next() {
-            let (model, inputs) = (model.clone(), run.inputs.clone());
-            app.scheduler.run(&terms, name, model, inputs).await?;
-        }
-        return Ok(());
-    };
-    let models = CallModels::new(warm.clone(), app.scheduler.clone(), terms);
+    let models = Arc::new(CallModels::new(warm.clone(), app.scheduler.clone(), terms));
     let bounds = InstanceCaps::new(&app.config).limits(limits, limits.deadline);
-    let request = Request {
-        id: "dry-run".into(),
+    let question = Question {
+        id: None,
         inputs: run.inputs.clone(),
         parameters: run.parameters.clone(),
     };
-    let answer = Arc::new(models).invoke(code, bounds, false, request).await;
-    answer
-        .map(drop)
-        .map_err(|error| invoke_failure(error, limits.deadline))
+    let refusal = |error| invoke_failure(error, limits.deadline);
+    let answer = models.ask(question, bounds, false, &"dry-run", refusal);
+    answer.await.map(drop)
 }

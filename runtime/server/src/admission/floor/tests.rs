@@ -189,6 +189,30 @@ fn a_deadline_that_the_queue_would_not_keep_is_refused_at_once() {
     assert_eq!(turn.outcome.unwrap_err().reason, Reason::Deadline);
 }
 
+#[test]
+fn that_others_are_slow_is_not_held_against_a_function() {
+    let now = Instant::now();
+    let mut floor = Floor::new(Room::new(8, 100, 0));
+    let slow = Claim {
+        concurrency: Some(1),
+        ..claim(0, Tier::OnDemand, now)
+    };
+    assert_eq!(come(&mut floor, &slow, 0, now), None);
+    floor.done(&name(0), Tier::OnDemand, Duration::from_secs(5));
+    floor.start(&name(0), Tier::OnDemand);
+    assert!(come(&mut floor, &slow, 1, now).is_some());
+    let quick = Claim {
+        deadline: now + Duration::from_secs(1),
+        ..claim(1, Tier::OnDemand, now)
+    };
+    assert!(
+        come(&mut floor, &quick, 2, now).is_some(),
+        "one waits before it"
+    );
+    let turn = floor.next(now).unwrap();
+    assert_eq!((turn.who, turn.outcome.is_ok()), (2, true));
+}
+
 proptest! {
     /// Whatever comes and goes: never more run than there are instances, reserved ones are kept,
     /// nobody waits while they could run, and in the end all is free again.
