@@ -107,6 +107,7 @@ fn raise_file_limit(connections: usize) {
         }
     }
     let allowed = getrlimit(Resource::Nofile).current;
+    make_table_of_files(allowed);
     let wanted = connections as u64 + OTHERS;
     if let Some(allowed) = allowed.filter(|allowed| *allowed < wanted) {
         tracing::warn!(
@@ -115,6 +116,18 @@ fn raise_file_limit(connections: usize) {
             "fewer files can be open than connections may need; raise the limit (ulimit -n) or \
              lower --max-connections"
         );
+    }
+}
+
+/// Has the system make its table of this process's files as large as it may get. It doubles it when
+/// it is full, which in a process with threads takes it some 15 ms each time, and a caller waits.
+fn make_table_of_files(allowed: Option<u64>) {
+    const LARGE: u64 = 16 << 10;
+    let last = allowed.unwrap_or(LARGE).min(LARGE).saturating_sub(1);
+    let last = i32::try_from(last).unwrap_or_default();
+    // It is closed at once; the table stays.
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last) {
+        tracing::debug!(%error, "the table of files grows as it is needed");
     }
 }
 

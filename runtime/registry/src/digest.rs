@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
+
+/// Bytes of a file that are read at once.
+const AT_ONCE: usize = 256 << 10;
 
 /// The SHA-256 of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -31,9 +34,10 @@ impl Digest {
 
     /// Digests a file; also says how many bytes it holds.
     pub fn of_file(path: &Path) -> io::Result<(Digest, u64)> {
-        let mut reader = Digesting::new(File::open(path)?);
-        io::copy(&mut reader, &mut io::sink())?;
-        Ok(reader.finish())
+        let mut file = BufReader::with_capacity(AT_ONCE, File::open(path)?);
+        let mut digesting = Digesting::new(io::sink());
+        io::copy(&mut file, &mut digesting)?;
+        Ok(digesting.finish())
     }
 
     /// The 32 bytes.
