@@ -20,6 +20,7 @@ pub mod cost;
 pub mod info;
 pub mod invoke;
 pub mod jobs;
+pub mod raw;
 pub mod residency;
 pub mod rollout;
 pub mod traffic;
