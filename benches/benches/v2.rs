@@ -75,7 +75,10 @@ fn requests(server: &Server, function: &str, shape: &[usize]) -> (Request, Reque
     let input = json!({"name": "x", "datatype": "FP32", "shape": shape,
         "parameters": {"binary_data_size": FLOATS * 4}});
     let head = json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
-    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let raw: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     let bytes = server.request(Method::POST, &path);
     let bytes = bytes.header("inference-header-content-length", head.len());
     let bytes = bytes.body([head.as_bytes(), &raw].concat());
