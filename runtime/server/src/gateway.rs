@@ -13,7 +13,7 @@ use axum::http::HeaderMap;
 use firebox_sandbox::{Limits, Parameter};
 use uuid::Uuid;
 
-use call::{COST, Clocks};
+use call::{COST, Clocks, Ran};
 
 use crate::admission::{Admission, Claim};
 use crate::cache::{Directives, ResponseCache};
@@ -213,12 +213,22 @@ impl Gateway {
             served: OnceLock::new(),
             shadow,
             copied: OnceLock::new(),
+            ran: OnceLock::new(),
         }))
     }
 
     /// Answers one call: by what is kept, where the version keeps answers; else it is computed.
     pub async fn run(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         call.version.check(&question.inputs)?;
+        let rows = call.version.rows(&question.inputs);
+        let began = call.started.elapsed();
+        let answer = self.kept_or_computed(call, question).await?;
+        let ended = call.started.elapsed();
+        let _ = call.ran.set(Ran { rows, began, ended });
+        Ok(answer)
+    }
+
+    async fn kept_or_computed(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
         let Some(key) = ResponseCache::key(&call.version, &question) else {
             return self.compute(call, question).await;
         };

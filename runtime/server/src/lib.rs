@@ -41,6 +41,7 @@ mod routing;
 mod scheduler;
 mod server;
 mod shadow;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod upload;

@@ -20,6 +20,9 @@ pub enum Failure {
     /// A body that is not what the protocol says.
     #[error("{0}")]
     BadBody(String),
+    /// A body that is compressed in a way that is not known here.
+    #[error("{0}")]
+    Coding(String),
     /// A path, query or header that can't be read.
     #[error("{0}")]
     BadRequest(String),
@@ -224,6 +227,12 @@ impl Failure {
                 "The body can't be read",
                 "Send the body in the form that the path takes. JSON must be valid UTF-8; write \
                  numbers that JSON lacks as the strings \"NaN\", \"Infinity\" and \"-Infinity\".",
+            ),
+            Self::Coding(_) => row(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "coding",
+                "The body is compressed in an unknown way",
+                "Send the body as it is, or compressed in a way that the header Accept-Encoding lists.",
             ),
             Self::BadRequest(_) => row(
                 S::BAD_REQUEST,
@@ -667,6 +676,7 @@ mod tests {
             (Failure::Conflict(text()), 409),
             (stale, 412),
             (Failure::TooLarge { limit: 1 }, 413),
+            (Failure::Coding(text()), 415),
             (
                 Failure::Refused {
                     what: text(),

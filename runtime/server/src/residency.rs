@@ -24,7 +24,7 @@ mod state;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebox_engine::{Device, Model, RunError, Signature};
 use firebox_registry::{FunctionName, Registry, Tier, VersionNumber};
@@ -46,6 +46,9 @@ use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::routing::Version;
 use crate::scheduler::{Compute, Named};
+
+/// How soon it is tried again to unload what is in use.
+const UNLOAD_AGAIN: Duration = Duration::from_millis(10);
 
 /// Everything in memory that a version needs to answer.
 pub struct Warm {
@@ -336,6 +339,38 @@ impl Residency {
             version.is_some_and(|version| !version.slot.is_at_rest())
         });
         idle
+    }
+
+    /// Takes from a version what is loaded for it, because somebody asked for that. What is under
+    /// way ends first; for that it is waited as long as one call may take.
+    ///
+    /// # Errors
+    /// [`Failure::Conflict`] where it is used all the time, or pinned.
+    pub async fn unload(&self, version: &Arc<Version>) -> Result<(), Failure> {
+        let patience = version.record.manifest.limits.deadline;
+        let began = Instant::now();
+        loop {
+            let slot = &version.slot;
+            if slot.is_at_rest() {
+                return Ok(());
+            }
+            let dropped = match slot.is_pinned() {
+                true => None,
+                false => slot.unload(true, &Cause::Asked, &self.0.metrics),
+            };
+            if let Some(dropped) = dropped {
+                let residency = self.clone();
+                let freed = tokio::task::spawn_blocking(move || residency.free(vec![dropped]));
+                return freed.await.map_err(|e| Failure::Internal(e.to_string()));
+            }
+            if slot.is_pinned() || began.elapsed() > patience {
+                let title = version.title();
+                return Err(Failure::Conflict(format!(
+                    "{title} can't be unloaded: it is in use; try again when fewer call it"
+                )));
+            }
+            tokio::time::sleep(UNLOAD_AGAIN).await;
+        }
     }
 
     /// Drops weights and code, and gives all freed memory back to the system. Blocking.

@@ -13,8 +13,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    BasisPoints, FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError, StickyKey,
-    StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord, nearest,
+    BasisPoints, Batching, FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError,
+    StickyKey, StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord, nearest,
 };
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ use crate::residency::Slot;
 use crate::rollout::window::{Outcome, Window};
 use crate::scheduler::{Named, Terms};
 use crate::shadow::Comparisons;
+use crate::statistics::Statistics;
 
 mod key;
 
@@ -65,6 +66,7 @@ pub struct Version {
     /// See [`Compiled`]; replaced where an update of Firebox made it of no use.
     compiled: Mutex<Option<Compiled>>,
     metrics: OnceLock<VersionMetrics>,
+    statistics: OnceLock<Box<Statistics>>,
     /// Where its calls are noted while a rollout is under way.
     window: ArcSwapOption<Window>,
     /// How it compares with the versions that it shadows.
@@ -93,6 +95,7 @@ impl Version {
             terms,
             compiled,
             metrics: OnceLock::new(),
+            statistics: OnceLock::new(),
             window: ArcSwapOption::empty(),
             comparisons: Comparisons::default(),
         }
@@ -155,6 +158,35 @@ impl Version {
     pub fn observe(&self, now: Instant, outcome: Outcome, latency: Duration) {
         if let Some(window) = &*self.window.load() {
             window.record(now, outcome, latency);
+        }
+    }
+
+    /// What it has answered since the server started.
+    pub fn statistics(&self) -> &Statistics {
+        self.statistics.get_or_init(Box::default)
+    }
+
+    /// Whether it was called since the server started.
+    pub fn was_called(&self) -> bool {
+        self.statistics.get().is_some()
+    }
+
+    /// How calls share runs, where it is a model alone and they do.
+    pub fn batching(&self) -> Option<&Batching> {
+        let model = self.record.manifest.models.values().next();
+        model
+            .and_then(|model| model.batching.as_ref())
+            .filter(|_| self.is_model())
+    }
+
+    /// How many inferences these inputs are.
+    pub fn rows(&self, inputs: &Named) -> u64 {
+        let first = inputs
+            .first()
+            .and_then(|(_, tensor)| tensor.shape().first());
+        match (self.batching(), first) {
+            (Some(_), Some(&rows)) => rows as u64,
+            _ => 1,
         }
     }
 

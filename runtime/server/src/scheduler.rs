@@ -23,6 +23,7 @@ use metrics::Histogram;
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
+use crate::statistics::{RunTally, Runs};
 use batch::{Batch, Shape};
 use cpu::RunMeter;
 use queue::{Next, Queue, Run};
@@ -58,6 +59,8 @@ pub struct Terms {
     /// By the model's name.
     batching: BTreeMap<String, Arc<Batching>>,
     rows: OnceLock<Histogram>,
+    /// Runs for callers.
+    runs: RunTally,
     /// What all runs took: those too that failed, or that nobody waited for any more.
     pub used: Used,
 }
@@ -84,6 +87,7 @@ impl Terms {
             tier: manifest.tier,
             batching: batching.collect(),
             rows: OnceLock::new(),
+            runs: RunTally::default(),
             used: Used::default(),
         }
     }
@@ -96,7 +100,13 @@ impl Terms {
             batching: self.batching.clone(),
             used: self.used.clone(),
             rows: OnceLock::new(),
+            runs: RunTally::default(),
         }
+    }
+
+    /// The runs on these terms.
+    pub fn runs(&self) -> Runs {
+        self.runs.sums()
     }
 }
 
@@ -390,6 +400,10 @@ impl Worker {
         let rows = stack.map_or(1, |(_, shape)| shape.rows);
         let (done, spent) = self.compute(&terms, &model, inputs, rows);
         let (cpu, gpu) = spent.charge(&terms, 1.0);
+        if done.is_ok() {
+            let none = Duration::ZERO;
+            terms.runs.add(rows, none, spent.took, none);
+        }
         let answered = done.map(|outputs| Computed {
             outputs,
             queued: spent.started - queued_at,
@@ -414,11 +428,18 @@ impl Worker {
         let members: Vec<&Named> = jobs.iter().map(|job| &job.inputs).collect();
         let shapes = jobs.iter().filter_map(|job| Some(&job.stack.as_ref()?.1));
         let shapes: Vec<&Shape> = shapes.collect();
+        let stacking = Instant::now();
         let stacked = batch.stack(&members, model.signature(), &pad);
+        let stack = stacking.elapsed();
         let done = stacked.map(|inputs| {
             let (outputs, spent) = self.compute(terms, &model, inputs, batch.rows());
             let parts = outputs.map_err(|error| error.to_string());
+            let splitting = Instant::now();
             let parts = parts.and_then(|all| batch.split(&all, &shapes, model.signature()));
+            if parts.is_ok() {
+                let split = splitting.elapsed();
+                terms.runs.add(batch.rows(), stack, spent.took, split);
+            }
             (parts, spent)
         });
         let failed = match done {

@@ -19,6 +19,7 @@ use crate::rollout::window::Outcome;
 use crate::routing::Version;
 use crate::scheduler::Named;
 use crate::shadow::{Copied, Shadow};
+use crate::statistics::Answered;
 
 const VERSION: HeaderName = HeaderName::from_static("x-firebox-version");
 const PREDICTION_ID: HeaderName = HeaderName::from_static("x-firebox-prediction-id");
@@ -49,6 +50,19 @@ pub struct Call {
     /// Who is asked as well, the way there, and what.
     pub(super) shadow: Option<(Arc<Version>, Shadow)>,
     pub(super) copied: OnceLock<(Question, Named)>,
+    /// Given when it has an answer.
+    pub(super) ran: OnceLock<Ran>,
+}
+
+/// How a call got its answer.
+#[derive(Clone, Copy)]
+pub(super) struct Ran {
+    /// Inferences that it asked for.
+    pub(super) rows: u64,
+    /// How long after its start it was decoded.
+    pub(super) began: Duration,
+    /// How long after its start its answer was there.
+    pub(super) ended: Duration,
 }
 
 /// A request that was let in before its version is known.
@@ -101,6 +115,7 @@ impl Call {
             self.observe(outcome(response.status()), &spent);
         }
         let succeeded = response.status().is_success();
+        self.count(succeeded, &spent);
         self.version.account.charge(&self.meter, succeeded);
         let served = self.served.get().copied();
         let headers = response.headers_mut();
@@ -135,6 +150,28 @@ impl Call {
                 way.after(response, copied)
             }
             _ => response,
+        }
+    }
+
+    /// Counts the call among what its version has answered.
+    fn count(&self, succeeded: bool, spent: &Spent) {
+        let statistics = self.version.statistics();
+        let kept = self.served.get().and_then(|served| match served {
+            Served::Hit { .. } => Some(true),
+            Served::Miss => Some(false),
+            Served::Bypass => None,
+        });
+        match self.ran.get().filter(|_| succeeded) {
+            Some(ran) => {
+                let answered = Answered {
+                    rows: ran.rows,
+                    input: ran.began,
+                    output: spent.total.saturating_sub(ran.ended),
+                    kept,
+                };
+                statistics.succeeded(&answered, spent);
+            }
+            None => statistics.failed(spent),
         }
     }
 
@@ -189,6 +226,7 @@ impl Drop for Call {
         if !self.recorded {
             let spent = self.spent();
             self.version.metrics(&self.metrics).record(None, &spent);
+            self.version.statistics().failed(&spent);
             self.version.account.charge(&self.meter, false);
             self.observe(Outcome::Cancelled, &spent);
         }

@@ -145,7 +145,7 @@ impl Answerer {
         let answer = answer.unwrap_or(Err(Failure::Deadline { limit }))?;
         match self.job.protocol {
             JobProtocol::V2 => {
-                let answer = v2::select(answer, wanted.as_deref())?;
+                let answer = v2::select(answer, &wanted)?;
                 let id = own_id.unwrap_or_else(|| id.to_string());
                 let json = v2::write(&self.version, &id, &answer)?;
                 Ok(output(JSON, &json))
@@ -158,7 +158,7 @@ impl Answerer {
     }
 
     /// What an item asks, and which outputs it wants.
-    fn question(&self, item: &Item) -> Result<(Question, Option<Vec<String>>), Failure> {
+    fn question(&self, item: &Item) -> Result<(Question, v2::Wanted), Failure> {
         let Item { head, body, .. } = item;
         if self.job.protocol == JobProtocol::V2 {
             return v2::decode(utf8(body)?);
@@ -188,7 +188,7 @@ impl Answerer {
             inputs,
             parameters,
         };
-        Ok((question, None))
+        Ok((question, v2::Wanted::default()))
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Cause {
     Request,
     /// It is of the realtime tier, and a policy names it.
     Realtime,
+    /// Somebody asked for it to be loaded or unloaded.
+    Asked,
     /// Nobody has used it for so long.
     Idle(Duration),
     /// It is of the batch tier, and nobody uses it.
@@ -76,6 +78,7 @@ impl Cause {
         match self {
             Self::Request => "request",
             Self::Realtime => "realtime",
+            Self::Asked => "asked",
             Self::Idle(_) => "idle",
             Self::Done => "done",
             Self::Evicted { .. } => "evicted",
@@ -89,6 +92,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Request => f.write_str("first request"),
             Self::Realtime => f.write_str("realtime traffic"),
+            Self::Asked => f.write_str("asked for"),
             Self::Idle(time) => write!(f, "idle for {}", humantime::format_duration(*time)),
             Self::Done => f.write_str("no work left"),
             Self::Evicted { by } => write!(f, "evicted for {by}"),
