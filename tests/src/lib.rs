@@ -17,7 +17,7 @@
 //! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
 //! the description that the server gives of itself; [`load`] sends many requests at a steady rate;
 //! [`pressure`] calls more models than fit into memory; [`jobs`] submits jobs and follows them;
-//! [`kills`] draws the moments at which servers are killed.
+//! [`python`] has real clients in Python; [`kills`] draws the moments at which servers are killed.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -38,6 +38,7 @@ pub mod kills;
 pub mod load;
 pub mod onnx;
 pub mod pressure;
+pub mod python;
 pub mod schema;
 pub mod server;
 

@@ -5,14 +5,15 @@
 //! health service. Functions are its models, and what REST says in headers stands in the metadata.
 //!
 //! [`call`] takes a request and [`message`] reads and writes its messages, which are in [`wire`];
-//! [`infer`] and [`stream`] ask functions, [`tensor`] reads their inputs; [`models`] says what
-//! there is to ask; [`status`] is what a failure is in gRPC.
+//! [`infer`] and [`stream`] ask functions, [`tensor`] reads their inputs; [`models`] and
+//! [`repository`] say what there is to ask; [`status`] is what a failure is in gRPC.
 
 mod call;
 mod health;
 mod infer;
 mod message;
 mod models;
+mod repository;
 mod status;
 mod stream;
 mod tensor;
@@ -32,12 +33,14 @@ use tonic::Status;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::v2;
+use super::v2::server::EXTENSIONS;
 use crate::problem::Failure;
 use crate::routing::Selector;
 use crate::server::{App, panicked};
 use call::Asked;
 pub use call::Rooms;
 use health::HEALTH;
+use repository::RepositoryIndexRequest;
 
 /// The service's name.
 const SERVICE: &str = "inference.GRPCInferenceService";
@@ -45,13 +48,8 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 /// The path whose requests are of many messages.
 pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
-/// What is served beyond the protocol, by the names that Triton has for it.
-const EXTENSIONS: [&str; 4] = [
-    "model_configuration",
-    "model_repository",
-    "parameters",
-    "statistics",
-];
+/// The one extension that is of REST alone: bytes are raw here either way.
+const OF_REST: &str = "binary_tensor_data";
 
 /// The paths of both services.
 pub fn routes() -> Router<Arc<App>> {
@@ -116,6 +114,22 @@ async fn inference(State(app): State<Arc<App>>, request: Request<Body>) -> Respo
             let config = |asked: models::Asked| models::config(parts, headers, &asked);
             answer(parts, asked, config).await
         }
+        "ModelStatistics" => {
+            let told = |asked: models::Asked| repository::statistics(parts, headers, &asked);
+            answer(parts, asked, told).await
+        }
+        "RepositoryIndex" => {
+            let index = |asked: RepositoryIndexRequest| Ok(repository::index(parts, &asked));
+            answer(parts, asked, index).await
+        }
+        "RepositoryModelLoad" => {
+            let load = |change| repository::load(parts, change);
+            answer_later(parts, asked, load).await
+        }
+        "RepositoryModelUnload" => {
+            let unload = |change| repository::unload(parts, change);
+            answer_later(parts, asked, unload).await
+        }
         other => unknown_method(SERVICE, other),
     }
 }
@@ -126,9 +140,28 @@ where
     Q: Message + Default + 'static,
     A: Message + Default + 'static,
 {
-    let compression = asked.compression;
-    let answered = asked.only(app).await.and_then(to);
-    match answered {
+    answer_later(app, asked, |question| std::future::ready(to(question))).await
+}
+
+/// The same where the answer takes a while: no longer than the caller waits.
+async fn answer_later<Q, A, F>(app: &App, asked: Asked, to: impl FnOnce(Q) -> F) -> Response
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    F: Future<Output = Result<A, Failure>>,
+{
+    let (compression, timeout) = (asked.compression, asked.timeout());
+    let answered = async {
+        let answer = to(asked.only(app).await?);
+        match timeout? {
+            None => answer.await,
+            Some(timeout) => {
+                let answer = tokio::time::timeout(timeout.left(), answer).await;
+                answer.unwrap_or_else(|_| Err(timeout.failure()))
+            }
+        }
+    };
+    match answered.await {
         Ok(answer) => message::single(answer, compression),
         Err(failure) => status::sent(status::failed(failure)),
     }
@@ -185,9 +218,10 @@ struct ServerMetadata {
 }
 
 fn metadata() -> ServerMetadata {
+    let extensions = EXTENSIONS.iter().copied().filter(|name| *name != OF_REST);
     ServerMetadata {
         name: "firebox".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        extensions: extensions.map(str::to_string).collect(),
     }
 }

@@ -17,7 +17,8 @@ use super::wire::{
 };
 use crate::gateway::{Answer, Asker, Call, Opened, Question};
 use crate::problem::Failure;
-use crate::protocol::{arrays, raw, selector, v2};
+use crate::protocol::v2::{self, Wanted};
+use crate::protocol::{arrays, raw, selector};
 use crate::server::App;
 
 /// Answers one call.
@@ -98,7 +99,7 @@ pub async fn ask(
     let (question, wanted) = decode(request)?;
     let id = question.id.clone();
     let answer = app.gateway.run(call, question).await?;
-    encode(call, id, v2::select(answer, wanted.as_deref())?)
+    encode(call, id, v2::select(answer, &wanted)?)
 }
 
 /// Parameters with which Triton's clients ask for what is not served here.
@@ -117,7 +118,7 @@ fn served(of: &str, name: &str, parameters: &Parameters) -> Result<(), Failure> 
 }
 
 /// The question, and the outputs that were asked for.
-fn decode(request: ModelInferRequest) -> Result<(Question, Option<Vec<String>>), Failure> {
+fn decode(request: ModelInferRequest) -> Result<(Question, Wanted), Failure> {
     let ModelInferRequest {
         id,
         parameters,
@@ -159,7 +160,7 @@ fn decode(request: ModelInferRequest) -> Result<(Question, Option<Vec<String>>),
         inputs,
         parameters: parameters.collect::<Result<_, Failure>>()?,
     };
-    Ok((question, (!outputs.is_empty()).then_some(outputs)))
+    Ok((question, Wanted::named(outputs)))
 }
 
 fn parameter((name, parameter): (String, InferParameter)) -> Result<(String, Parameter), Failure> {
@@ -262,7 +263,7 @@ mod tests {
             question.parameters,
             [("priority".into(), Parameter::Int64(7))]
         );
-        assert_eq!((question.id, wanted), (None, None));
+        assert_eq!((question.id, wanted.outputs), (None, vec![]));
     }
 
     #[test]

@@ -1,24 +1,27 @@
 //! What functions take and give, whether they can be called, and how Triton's configuration would
 //! put them. Field numbers are those of `grpc_service.proto` and `model_config.proto`.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderMap;
-use firebox_engine::{DType, Dim, TensorSpec};
-use prost::{Enumeration, Message};
+use firebox_engine::TensorSpec;
+use prost::Message;
 
 use super::{Ready, version};
 use crate::problem::Failure;
+use crate::protocol::v2::configuration::configuration;
+use crate::protocol::v2::models::{platform, sizes};
 use crate::protocol::{arrays, v2};
-use crate::routing::Version;
 use crate::server::App;
 
 /// Which function or version is asked about.
 #[derive(Clone, PartialEq, Message)]
 pub struct Asked {
     #[prost(string, tag = "1")]
-    name: String,
+    pub name: String,
     /// Empty for the one that a request would get.
     #[prost(string, tag = "2")]
-    version: String,
+    pub version: String,
 }
 
 /// What a version takes and gives.
@@ -62,15 +65,20 @@ pub struct ModelConfig {
     name: String,
     #[prost(string, tag = "2")]
     platform: String,
-    /// 0: inputs have their whole shape in `dims`.
     #[prost(int32, tag = "4")]
     max_batch_size: i32,
     #[prost(message, repeated, tag = "5")]
     input: Vec<ModelInput>,
     #[prost(message, repeated, tag = "6")]
     output: Vec<ModelOutput>,
+    #[prost(message, optional, tag = "11")]
+    dynamic_batching: Option<ModelDynamicBatching>,
+    #[prost(btree_map = "string, message", tag = "14")]
+    parameters: BTreeMap<String, ModelParameter>,
     #[prost(string, tag = "17")]
     backend: String,
+    #[prost(message, optional, tag = "24")]
+    response_cache: Option<ModelResponseCache>,
 }
 
 /// One input.
@@ -78,7 +86,7 @@ pub struct ModelConfig {
 pub struct ModelInput {
     #[prost(string, tag = "1")]
     name: String,
-    #[prost(enumeration = "DataType", tag = "2")]
+    #[prost(int32, tag = "2")]
     data_type: i32,
     #[prost(int64, repeated, tag = "4")]
     dims: Vec<i64>,
@@ -89,51 +97,57 @@ pub struct ModelInput {
 pub struct ModelOutput {
     #[prost(string, tag = "1")]
     name: String,
-    #[prost(enumeration = "DataType", tag = "2")]
+    #[prost(int32, tag = "2")]
     data_type: i32,
     #[prost(int64, repeated, tag = "3")]
     dims: Vec<i64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
-#[repr(i32)]
-enum DataType {
-    Invalid = 0,
-    Bool = 1,
-    Uint8 = 2,
-    Uint16 = 3,
-    Uint32 = 4,
-    Uint64 = 5,
-    Int8 = 6,
-    Int16 = 7,
-    Int32 = 8,
-    Int64 = 9,
-    Fp16 = 10,
-    Fp32 = 11,
-    Fp64 = 12,
-    String = 13,
-    Bf16 = 14,
+/// How runs are shared.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelDynamicBatching {
+    #[prost(uint64, tag = "2")]
+    max_queue_delay_microseconds: u64,
 }
 
-impl From<DType> for DataType {
-    fn from(dtype: DType) -> Self {
-        match dtype {
-            DType::Bool => Self::Bool,
-            DType::U8 | DType::Narrow(_) => Self::Uint8,
-            DType::U16 => Self::Uint16,
-            DType::U32 => Self::Uint32,
-            DType::U64 => Self::Uint64,
-            DType::I8 => Self::Int8,
-            DType::I16 => Self::Int16,
-            DType::I32 => Self::Int32,
-            DType::I64 => Self::Int64,
-            DType::F16 => Self::Fp16,
-            DType::BF16 => Self::Bf16,
-            DType::F32 => Self::Fp32,
-            DType::F64 => Self::Fp64,
-            DType::Bytes => Self::String,
-        }
-    }
+/// A value of the configuration's parameters.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelParameter {
+    #[prost(string, tag = "1")]
+    string_value: String,
+}
+
+/// Whether answers are kept.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelResponseCache {
+    #[prost(bool, tag = "1")]
+    enable: bool,
+}
+
+/// Data types of Triton's configuration, each at its number.
+const DATA_TYPES: [&str; 15] = [
+    "TYPE_INVALID",
+    "TYPE_BOOL",
+    "TYPE_UINT8",
+    "TYPE_UINT16",
+    "TYPE_UINT32",
+    "TYPE_UINT64",
+    "TYPE_INT8",
+    "TYPE_INT16",
+    "TYPE_INT32",
+    "TYPE_INT64",
+    "TYPE_FP16",
+    "TYPE_FP32",
+    "TYPE_FP64",
+    "TYPE_STRING",
+    "TYPE_BF16",
+];
+
+fn data_type(name: &str) -> i32 {
+    let number = DATA_TYPES.iter().position(|known| *known == name);
+    number
+        .and_then(|number| i32::try_from(number).ok())
+        .unwrap_or(0)
 }
 
 /// Whether a function or version can be called; a cold one too, as it loads when it is called. What
@@ -155,7 +169,7 @@ pub fn metadata(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<ModelMe
     let tensor = |spec: &TensorSpec| TensorMetadata {
         name: spec.name.clone(),
         datatype: arrays::datatype(spec.dtype).into(),
-        shape: shape(spec),
+        shape: sizes(spec),
     };
     Ok(ModelMetadata {
         name: asked.name.clone(),
@@ -166,50 +180,44 @@ pub fn metadata(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<ModelMe
     })
 }
 
-/// A version as Triton's configuration would put it, which its clients ask for to learn of batches
-/// and of shapes.
+/// How a version is run, as Triton's clients ask for it to learn of batches and of shapes.
 pub fn config(
     app: &App,
     headers: &HeaderMap,
     asked: &Asked,
 ) -> Result<ModelConfigResponse, Failure> {
     let version = v2::resolve(app, &asked.name, version(&asked.version), headers)?;
-    let (inputs, outputs) = (&version.signature.inputs, &version.signature.outputs);
-    let input = inputs.iter().map(|spec| ModelInput {
-        name: spec.name.clone(),
-        data_type: DataType::from(spec.dtype) as i32,
-        dims: shape(spec),
+    let told = configuration(&version);
+    let input = told.input.into_iter().map(|tensor| ModelInput {
+        name: tensor.name,
+        data_type: data_type(tensor.data_type),
+        dims: tensor.dims,
     });
-    let output = outputs.iter().map(|spec| ModelOutput {
-        name: spec.name.clone(),
-        data_type: DataType::from(spec.dtype) as i32,
-        dims: shape(spec),
+    let output = told.output.into_iter().map(|tensor| ModelOutput {
+        name: tensor.name,
+        data_type: data_type(tensor.data_type),
+        dims: tensor.dims,
     });
-    Ok(ModelConfigResponse {
-        config: Some(ModelConfig {
-            name: asked.name.clone(),
-            platform: platform(&version).into(),
-            max_batch_size: 0,
-            input: input.collect(),
-            output: output.collect(),
-            backend: "firebox".into(),
+    let parameters = told.parameters.into_iter().map(|(name, value)| {
+        let string_value = value.string_value;
+        (name.to_owned(), ModelParameter { string_value })
+    });
+    let config = ModelConfig {
+        name: told.name,
+        platform: told.platform.into(),
+        max_batch_size: i32::try_from(told.max_batch_size).unwrap_or(i32::MAX),
+        input: input.collect(),
+        output: output.collect(),
+        dynamic_batching: told.dynamic_batching.map(|batching| ModelDynamicBatching {
+            max_queue_delay_microseconds: batching.max_queue_delay_microseconds,
         }),
-    })
-}
-
-fn platform(version: &Version) -> &'static str {
-    match version.is_model() {
-        true => "firebox_onnx",
-        false => "firebox_wasm",
-    }
-}
-
-/// -1 where a dimension, or all of them, are open.
-fn shape(spec: &TensorSpec) -> Vec<i64> {
-    let size = |dim: &Dim| match dim {
-        Dim::Fixed(size) => i64::try_from(*size).unwrap_or(-1),
-        Dim::Named(_) | Dim::Any => -1,
+        parameters: parameters.collect(),
+        backend: told.backend.into(),
+        response_cache: Some(ModelResponseCache {
+            enable: told.response_cache.enable,
+        }),
     };
-    let dims = spec.shape.as_ref();
-    dims.map_or(vec![-1], |dims| dims.iter().map(size).collect())
+    Ok(ModelConfigResponse {
+        config: Some(config),
+    })
 }
