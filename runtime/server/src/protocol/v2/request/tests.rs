@@ -212,10 +212,67 @@ async fn sizes_that_lie_are_refused_with_what_was_expected() {
 async fn a_body_without_json_is_the_only_input() {
     let any = || vec![Dim::Any, Dim::Fixed(2)];
     let ask = |signature: Signature, body: &'static [u8]| async move {
-        let (headers, signature) = (
-            headers(&length.to_string()),
-            spec("x", DType::U8, vec![Dim::Any]),
-        );
+        let (headers, body) = (headers("0"), Pieces::of(Bytes::from_static(body)));
+        let asked = read(&headers, body, &signature).await;
+        asked.map(|(question, wanted)| (question.inputs, wanted.binary))
+    };
+    let four = ask(spec("x", DType::U8, any()), &[1, 2, 3, 4]).await;
+    let (inputs, binary) = four.unwrap();
+    let tensor = Tensor::new(DType::U8, vec![2, 2], vec![1, 2, 3, 4]).unwrap();
+    assert_eq!(inputs, [("x".into(), tensor)]);
+    assert!(binary);
+    let text = ask(spec("t", DType::Bytes, vec![Dim::Any]), b"hi").await;
+    assert_eq!(text.unwrap().0[0].1.blobs(), [&b"hi"[..]]);
+    for (signature, body) in [
+        (spec("x", DType::U8, any()), &[1, 2, 3][..]),
+        (spec("x", DType::F32, any()), &[1, 2, 3, 4]),
+        (spec("x", DType::U8, vec![Dim::Any, Dim::Any]), &[1, 2]),
+        (spec("x", DType::U8, vec![Dim::Fixed(0), Dim::Any]), &[1]),
+        (Signature::default(), &[1]),
+    ] {
+        let failure = ask(signature, body).await.unwrap_err();
+        assert_eq!(failure.status(), 400, "{failure}");
+    }
+}
+
+/// Requests with bytes changed, cut and repeated: they are read or refused, and never more.
+#[tokio::test]
+async fn mutations_of_a_request_never_panic() {
+    let json = r#"{"id":"1","inputs":[{"name":"a","shape":[2],"datatype":"INT32","parameters":{"binary_data_size":8}},{"name":"b","shape":[2],"datatype":"BYTES","parameters":{"binary_data_size":10}},{"name":"c","shape":[1,2],"datatype":"BOOL","data":[[true,false]]}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}"#;
+    let tail = [1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, b'h', b'i', 0, 0, 0, 0];
+    let whole = [json.as_bytes(), &tail].concat();
+    let signature = spec("x", DType::U8, vec![Dim::Any]);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut draw = |below: usize| {
+        // Marsaglia's xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below.max(1) as u64) as usize
+    };
+    let mut read_well = 0;
+    for _ in 0..20_000 {
+        let mut mutant = whole.clone();
+        for _ in 0..1 + draw(4) {
+            if mutant.is_empty() {
+                break;
+            }
+            let at = draw(mutant.len());
+            match draw(4) {
+                0 => mutant[at] = draw(256) as u8,
+                1 => mutant[at] = b"[]{}\",:0123456789-e\\"[draw(20)],
+                2 if draw(4) == 0 => mutant.truncate(at),
+                _ => {
+                    let part = mutant[at..(at + draw(8)).min(mutant.len())].to_vec();
+                    mutant.splice(at..at, part);
+                }
+            }
+        }
+        let length = match draw(4) {
+            0 => draw(mutant.len() + 10),
+            _ => json.len(),
+        };
+        let headers = headers(&length.to_string());
         match read(&headers, Pieces::of(mutant.into()), &signature).await {
             Ok(_) => read_well += 1,
             Err(failure) => assert!(failure.status().is_client_error(), "{failure}"),
