@@ -7,6 +7,7 @@ Each part is one function below; it ends with an exception where an answer is no
 
 import queue
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import ml_dtypes
@@ -229,7 +230,7 @@ def failures(client):
     refused("INTERNAL", "the function stopped", lambda: ask("panic"))
     refused("INTERNAL", "memory", lambda: ask("allocate"))
     brief = {"x-firebox-timeout-ms": "200"}
-    refused("DEADLINE_EXCEEDED", "no answer within 200ms", lambda: ask("spin", headers=brief))
+    refused("DEADLINE_EXCEEDED", "no answer within", lambda: ask("spin", headers=brief))
     # The client's own deadline travels as grpc-timeout.
     refused("DEADLINE_EXCEEDED", "", lambda: ask("spin", client_timeout=0.2))
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(ADDRESS))
@@ -340,10 +341,13 @@ def many_streams(_):
             given.contents.fp32_contents.append(number)
             yield request
 
-    calls = [stub.ModelStreamInfer(questions(id), timeout=120) for id in range(60)]
-    for id, call in enumerate(calls):
-        ids = [answer.infer_response.id for answer in call]
-        assert ids == [f"{id}-{number}" for number in range(3)], ids
+    def ask(id):
+        return [answer.infer_response.id for answer in stub.ModelStreamInfer(questions(id))]
+
+    # A client's stream is over when its answers are read, so each is read by a thread of its own.
+    with ThreadPoolExecutor(60) as threads:
+        for id, ids in enumerate(threads.map(ask, range(60), timeout=120)):
+            assert ids == [f"{id}-{number}" for number in range(3)], ids
 
 
 def repository(client):

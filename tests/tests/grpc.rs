@@ -48,7 +48,7 @@ async fn server_with_adder(arguments: &[&str]) -> Server {
     server
         .deploy("adder", &Bundle::of_model(onnx::add(10.0)))
         .await;
-    let policy = json!({"weights": {"1": 100}, "labels": {"next": 2}});
+    let policy = json!({"weights": {"1": 10000}, "labels": {"next": 2}});
     let set = server.put("/v1/functions/adder/traffic", &policy).await;
     set.expect(200);
     server
@@ -126,12 +126,12 @@ async fn the_health_service_answers_probes_and_says_when_the_server_stops() {
         return;
     };
     for address in [address(&server), &server.grpc_address().unwrap()] {
-        let said = python::client(&python, "grpc_health.py", &[address, "check"]);
+        let said = python::client(&python, "health_probe.py", &[address, "check"]);
         assert_eq!(said.trim(), "passed");
     }
     let address = address(&server).to_owned();
     let watch = tokio::task::spawn_blocking(move || {
-        python::client(&python, "grpc_health.py", &[&address, "watch"])
+        python::client(&python, "health_probe.py", &[&address, "watch"])
     });
     // It says so in the log's place, as it is asked to watch: wait until it does.
     let began = Instant::now();

@@ -71,9 +71,11 @@ pub struct Timeout {
 }
 
 impl Timeout {
-    /// What is left of it.
+    /// What is left of it, in whole milliseconds.
     pub fn left(&self) -> Duration {
-        self.limit.saturating_sub(self.started.elapsed())
+        let left = self.limit.saturating_sub(self.started.elapsed());
+        let ms = left.as_nanos().div_ceil(1_000_000);
+        Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
     }
 
     /// When it is over. Far times are cut to what a clock can hold.

@@ -1,4 +1,4 @@
-"""What a probe asks the standard health service: `grpc_health.py ADDRESS check|watch`."""
+"""What a probe asks the standard health service: `health_probe.py ADDRESS check|watch`."""
 
 import sys
 
