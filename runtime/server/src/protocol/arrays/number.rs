@@ -181,9 +181,9 @@ fn eight(text: &[u8]) -> Option<u64> {
         return None;
     }
     let ones = chunk - ZEROS;
-    let pairs = (ones.wrapping_mul(10 + (1 << 8)) >> 8) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100 + (1 << 16)) >> 16) & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul(10_000 + (1 << 32)) >> 32)
+    let pairs = (ones.wrapping_mul(1 + (10 << 8)) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(1 + (100 << 16)) >> 16) & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul(1 + (10_000 << 32)) >> 32)
 }
 
 #[cfg(test)]

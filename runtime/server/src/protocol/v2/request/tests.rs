@@ -112,7 +112,7 @@ fn what_is_wrong_with_an_input_names_it() {
             "[1]",
             "FP32",
             r#""data": [1"#,
-            "not an inference request of the V2 protocol: a value breaks off",
+            "not an inference request of the V2 protocol",
         ),
         (
             "[1]",
