@@ -320,13 +320,14 @@ def raw_stream(_):
         assert "no message came in 1s" in error.details(), error
     silent.put(None)
     # The whole of a stream has the caller's deadline.
-    call = stub.ModelStreamInfer(iter(silent.get, None), timeout=0.3)
+    brief = queue.Queue()
+    call = stub.ModelStreamInfer(iter(brief.get, None), timeout=0.3)
     try:
         list(call)
         raise AssertionError("it ended well")
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
-    silent.put(None)
+    brief.put(None)
 
 
 def many_streams(_):

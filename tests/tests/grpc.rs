@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const CLIENT: &[&str] = &[
-    "tritonclient[grpc]==2.*",
+    "tritonclient[grpc]==2.73.0",
     "ml_dtypes",
     "grpcio-health-checking",
 ];

@@ -40,14 +40,14 @@ impl Rooms {
     fn enter(&self, room: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = room.clone().try_acquire_owned();
         permit.map_err(|_| Failure::Throttled {
-            reason: format!("{} {what} are open already", self.most),
+            reason: format!("{} {what} already", self.most),
             retry_after: Duration::from_secs(1),
         })
     }
 
     /// A place for a stream, for as long as it is open.
     pub fn stream(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        self.enter(&self.streams, "gRPC streams")
+        self.enter(&self.streams, "gRPC streams are open")
     }
 }
 
@@ -137,7 +137,9 @@ impl Asked {
     /// Its one message, where there is room to read it.
     pub async fn only<T: Message + Default + 'static>(self, app: &App) -> Result<T, Failure> {
         let timeout = self.timeout()?;
-        let _room = app.grpc.enter(&app.grpc.messages, "gRPC calls")?;
+        let _room = app
+            .grpc
+            .enter(&app.grpc.messages, "gRPC calls are being read")?;
         let reading = self.messages(app.config.max_body).only();
         match timeout {
             None => reading.await,

@@ -218,6 +218,8 @@ fn encode(call: &Call, id: Option<String>, answer: Answer) -> Result<ModelInferR
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use proptest::prelude::*;
+    use prost::Message;
 
     use super::super::wire::{InferInputTensor, InferRequestedOutputTensor, InferTensorContents};
     use super::*;
@@ -313,5 +315,36 @@ mod tests {
         let expected = json!({"id": "7", "parameters": {"user": "a\"b", "n": 3}});
         let spelled: serde_json::Value = serde_json::from_str(&spelled(&request)).unwrap();
         assert_eq!(spelled, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(request) = ModelInferRequest::decode(bytes.as_slice()) {
+                if let Err(failure) = decode(request) {
+                    prop_assert_eq!(failure.status(), 400);
+                }
+            }
+        }
+
+        #[test]
+        fn any_shapes_and_contents_are_read_or_refused(
+            shape in proptest::collection::vec(any::<i64>(), 0..4),
+            datatype in "(FP32|FP16|BYTES|BOOL|INT8|FP64|X)",
+            raw in proptest::option::of(proptest::collection::vec(0u8..3, 0..40)),
+            ints in proptest::collection::vec(any::<i32>(), 0..4),
+        ) {
+            let contents = InferTensorContents { int_contents: ints, ..Default::default() };
+            let mut x = InferInputTensor { datatype, shape, ..input("x") };
+            x.contents = raw.is_none().then_some(contents);
+            let request = ModelInferRequest {
+                inputs: vec![x],
+                raw_input_contents: raw.into_iter().map(Bytes::from).collect(),
+                ..ModelInferRequest::default()
+            };
+            if let Err(failure) = decode(request) {
+                prop_assert_eq!(failure.status(), 400);
+            }
+        }
     }
 }
