@@ -6,6 +6,7 @@ component that gives its inputs back when the parameter `mode` says `echo`.
 
 import sys
 
+import ml_dtypes
 import numpy as np
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
@@ -71,7 +72,7 @@ def numbers(client):
     halves = np.array([1.5, -0.25, 65504], np.float16)
     result = client.infer("echo", [tensor("x", halves, "FP16", True)], parameters=ECHO)
     assert np.array_equal(result.as_numpy("x"), halves)
-    brains = np.array([1.5, -0.25, 2.0**100], np.float32)
+    brains = np.array([1.5, -0.25, 2.0**100], ml_dtypes.bfloat16)
     result = client.infer("echo", [tensor("x", brains, "BF16", True)], parameters=ECHO)
     assert result.get_output("x")["datatype"] == "BF16"
     assert np.array_equal(result.as_numpy("x"), brains)

@@ -96,9 +96,10 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(text) = header(headers, "x-firebox-timeout-ms")? else {
         return Ok(None);
     };
-    let ms = text.parse().map_err(|_| {
+    let ms = text.parse().ok().filter(|ms| *ms > 0);
+    let ms = ms.ok_or_else(|| {
         Failure::BadRequest(format!(
-            "header X-Firebox-Timeout-Ms: expected whole milliseconds, found `{text}`"
+            "header X-Firebox-Timeout-Ms: expected whole milliseconds, 1 or more, found `{text}`"
         ))
     })?;
     Ok(Some(Duration::from_millis(ms)))
@@ -209,5 +210,7 @@ mod tests {
             Err(Failure::BadRequest(_))
         ));
         assert!(matches!(timeout(&bad), Err(Failure::BadRequest(_))));
+        let none = headers(&[("x-firebox-timeout-ms", "0")]);
+        assert!(matches!(timeout(&none), Err(Failure::BadRequest(_))));
     }
 }

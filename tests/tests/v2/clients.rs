@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::server;
 
-const TRITON: &str = "tritonclient[http]==2.73.0";
+const TRITON: &[&str] = &["tritonclient[http]==2.73.0", "ml_dtypes"];
 
 /// Runs a part of `tests/clients/v2_http.py`.
 async fn triton(part: &'static str) {
-    let Some(python) = python::with(&[TRITON]) else {
+    let Some(python) = python::with(TRITON) else {
         return;
     };
     let server = server().await;
@@ -59,6 +59,22 @@ async fn triton_reads_statistics() {
 #[tokio::test]
 async fn triton_is_told_what_is_wrong() {
     triton("errors").await;
+}
+
+#[tokio::test]
+async fn the_kserve_sdk_calls_a_model() {
+    // With all that it brings along, it takes 450 MB.
+    if std::env::var_os("FIREBOX_KSERVE").is_none() {
+        println!("skipped: set FIREBOX_KSERVE to have the KServe SDK installed");
+        return;
+    }
+    let Some(python) = python::with(&["kserve==0.21.0"]) else {
+        return;
+    };
+    let server = server().await;
+    let url = server.url().to_owned();
+    let client = move || python::client(&python, "kserve_rest.py", &[&url]);
+    tokio::task::spawn_blocking(client).await.unwrap();
 }
 
 /// What curl prints; none where there is no curl.

@@ -16,6 +16,7 @@ pub mod models;
 mod pieces;
 pub mod repository;
 mod request;
+mod schema;
 pub mod server;
 mod skim;
 pub mod statistics;

@@ -10,6 +10,12 @@ const POWERS: [f64; 23] = [
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 
+/// Their inverses, each as near as an f64 comes.
+const INVERSES: [f64; 23] = [
+    1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14,
+    1e-15, 1e-16, 1e-17, 1e-18, 1e-19, 1e-20, 1e-21, 1e-22,
+];
+
 /// Digits that certainly fit into 64 bits.
 const EXACT_DIGITS: usize = 19;
 
@@ -76,7 +82,7 @@ impl Number {
             negative,
             digits,
             exponent,
-            exact: counted <= EXACT_DIGITS,
+            exact: counted <= EXACT_DIGITS || significant(text.get(start..at)?) <= EXACT_DIGITS,
             len: at,
         })
     }
@@ -88,10 +94,10 @@ impl Number {
         /// The bits of an f64 that an f32 has no room for, and the middle between two f32.
         const CUT: u64 = (1 << 29) - 1;
         const MIDDLE: u64 = 1 << 28;
-        // Here digits and operation may each round: the f64 is less than two of its own steps from
+        // Digits, power and operation may each round: the f64 is less than four of its own steps from
         // the number, so both round to the same f32 unless they are near the middle of two.
         if let Some(value) = self.nearly() {
-            let near = (value.to_bits() & CUT).abs_diff(MIDDLE) <= 4;
+            let near = (value.to_bits() & CUT).abs_diff(MIDDLE) <= 8;
             let normal = (f64::from(f32::MIN_POSITIVE)..f64::from(f32::MAX)).contains(&value);
             if (!near && normal) || value == 0.0 {
                 return Some(self.signed(value) as f32);
@@ -104,9 +110,16 @@ impl Number {
     /// Its value, as near as an f64 comes; none where that is infinite.
     #[inline]
     pub fn f64(&self, text: &[u8]) -> Option<f64> {
-        if let Some(value) = self.nearly()
+        let power = POWERS.get(self.exponent.unsigned_abs() as usize);
+        if let Some(power) = power
+            && self.exact
             && self.digits <= EXACT_INTEGERS
         {
+            let digits = self.digits as f64;
+            let value = match self.exponent {
+                ..0 => digits / power,
+                _ => digits * power,
+            };
             return Some(self.signed(value));
         }
         let value: f64 = self.text(text)?.parse().ok()?;
@@ -128,17 +141,15 @@ impl Number {
         })
     }
 
-    /// Digits times power, where both are in reach; it may be rounded twice where the digits are not
-    /// exact in an f64.
+    /// Digits times power, where both are in reach, rounded up to three times.
     #[inline]
     fn nearly(&self) -> Option<f64> {
-        let power = *POWERS.get(self.exponent.unsigned_abs() as usize)?;
-        let digits = self.digits as f64;
-        let value = match self.exponent {
-            ..0 => digits / power,
-            _ => digits * power,
+        let powers = match self.exponent {
+            ..0 => &INVERSES,
+            _ => &POWERS,
         };
-        self.exact.then_some(value)
+        let power = powers.get(self.exponent.unsigned_abs() as usize)?;
+        self.exact.then_some(self.digits as f64 * power)
     }
 
     fn signed(&self, value: f64) -> f64 {
@@ -150,15 +161,30 @@ impl Number {
     }
 }
 
+/// How many digits stand in a number from the first on that is not zero.
+#[cold]
+fn significant(text: &[u8]) -> usize {
+    let digits = text.iter().take_while(|byte| !matches!(byte, b'e' | b'E'));
+    let digits = digits.filter(|byte| byte.is_ascii_digit());
+    digits.skip_while(|byte| **byte == b'0').count()
+}
+
 /// Adds the digits from `start` on to a number, and says how many they are. It wraps around where
 /// they are too many.
 #[inline]
 fn count(text: &[u8], start: usize, number: &mut u64) -> usize {
     let mut at = start;
-    while let Some(eight) = text.get(at..).and_then(eight) {
-        *number = number.wrapping_mul(100_000_000).wrapping_add(eight);
-        at += 8;
+    while let Some((digits, value)) = text.get(at..).and_then(up_to_eight) {
+        let Some(power) = WHOLE_POWERS.get(digits) else {
+            break;
+        };
+        *number = number.wrapping_mul(*power).wrapping_add(value);
+        at += digits;
+        if digits < 8 {
+            return at - start;
+        }
     }
+    // Near the end of the text.
     while let Some(digit @ b'0'..=b'9') = text.get(at) {
         *number = number
             .wrapping_mul(10)
@@ -168,23 +194,43 @@ fn count(text: &[u8], start: usize, number: &mut u64) -> usize {
     at - start
 }
 
-/// The value of eight digits at the front, all at once: neighbours become pairs, pairs become fours,
-/// and those the whole.
+/// How many of the eight bytes at the front are digits, and their value; none where the text is
+/// shorter. All at once: neighbours become pairs, pairs become fours, and those the whole.
 #[inline]
-fn eight(text: &[u8]) -> Option<u64> {
+fn up_to_eight(text: &[u8]) -> Option<(usize, u64)> {
     let chunk = u64::from_le_bytes(*text.first_chunk()?);
     const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
     const ZEROS: u64 = 0x3030_3030_3030_3030;
-    // '0' to '9' keep their high half when six is added, and ':' to '?' don't.
+    // '0' to '9' keep their high half when six is added, and ':' to '?' don't. What carries over
+    // comes from bytes that are no digits, and only what stands before the first of those counts.
     let past = chunk.wrapping_add(0x0606_0606_0606_0606);
-    if chunk & HIGH != ZEROS || past & HIGH != ZEROS {
-        return None;
+    let others = ((chunk & HIGH) ^ ZEROS) | ((past & HIGH) ^ ZEROS);
+    let digits = others.trailing_zeros() / 8;
+    if digits == 0 {
+        return Some((0, 0));
     }
-    let ones = chunk - ZEROS;
+    // Zeros in front instead of what follows.
+    let ones = chunk.wrapping_sub(ZEROS) << (64 - 8 * digits);
     let pairs = (ones.wrapping_mul(1 + (10 << 8)) >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs.wrapping_mul(1 + (100 << 16)) >> 16) & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul(1 + (10_000 << 32)) >> 32)
+    Some((
+        digits as usize,
+        fours.wrapping_mul(1 + (10_000 << 32)) >> 32,
+    ))
 }
+
+/// Powers of ten, up to that of eight digits.
+const WHOLE_POWERS: [u64; 9] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
 
 #[cfg(test)]
 mod tests {

@@ -151,6 +151,7 @@ fn scan(
                 nesting.element(count)?;
                 (value_next, may_close) = (false, true);
                 // Elements follow each other: this is where the time goes.
+                let mut further = 0;
                 loop {
                     let rest = bytes.get(at..).unwrap_or_default();
                     let Some(len) = push(rest, &mut data).filter(|len| ends(rest.get(*len))) else {
@@ -167,9 +168,10 @@ fn scan(
                     let Some((b'-' | b'0'..=b'9', skipped)) = next else {
                         break;
                     };
-                    nesting.count_item();
+                    further += 1;
                     at += skipped;
                 }
+                nesting.count_items(further);
                 continue;
             }
         }
@@ -244,7 +246,7 @@ impl Nesting {
         if self.leaf.is_some_and(|leaf| self.open.len() >= leaf) {
             return Err(ArrayError::Ragged { at });
         }
-        self.count_item();
+        self.count_items(1);
         self.open.push(0);
         if self.sizes.len() < self.open.len() {
             self.sizes.push(None);
@@ -272,7 +274,7 @@ impl Nesting {
         if *self.leaf.get_or_insert(depth) != depth || depth < self.sizes.len() {
             return Err(ArrayError::Ragged { at });
         }
-        self.count_item();
+        self.count_items(1);
         Ok(())
     }
 
@@ -280,10 +282,9 @@ impl Nesting {
         self.open.len()
     }
 
-    #[inline]
-    fn count_item(&mut self) {
+    fn count_items(&mut self, more: usize) {
         if let Some(items) = self.open.last_mut() {
-            *items += 1;
+            *items += more;
         }
     }
 

@@ -10,6 +10,7 @@ use axum::response::Response;
 use super::answer::encode;
 use super::coding::{ACCEPTED, Coding};
 use super::pieces::Pieces;
+use super::schema::{InferenceRequest, InferenceResponse};
 use super::{request, version_or_label};
 use crate::problem::{Failure, V2Problem};
 use crate::protocol::{body, label, open};
@@ -30,16 +31,16 @@ use crate::server::App;
     ),
     request_body(
         content(
-            (Object = "application/json", example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
+            (InferenceRequest = "application/json", example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
             (Vec<u8> = "application/octet-stream"),
         ),
-        description = "`inputs`, `outputs`, `parameters` and `id`; the bytes of tensors may follow",
+        description = "The bytes of tensors may follow the JSON, as Inference-Header-Content-Length says",
     ),
     responses(
         (
             status = 200,
-            content((Object = "application/json"), (Vec<u8> = "application/octet-stream")),
-            description = "`model_name`, `model_version`, `id` and `outputs`; their bytes follow where they are wanted so",
+            content((InferenceResponse = "application/json"), (Vec<u8> = "application/octet-stream")),
+            description = "The bytes of outputs follow the JSON where they are wanted so",
         ),
         V2Problem,
     ),
@@ -65,16 +66,16 @@ pub async fn infer(
     ),
     request_body(
         content(
-            (Object = "application/json", example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
+            (InferenceRequest = "application/json", example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
             (Vec<u8> = "application/octet-stream"),
         ),
-        description = "`inputs`, `outputs`, `parameters` and `id`; the bytes of tensors may follow",
+        description = "The bytes of tensors may follow the JSON, as Inference-Header-Content-Length says",
     ),
     responses(
         (
             status = 200,
-            content((Object = "application/json"), (Vec<u8> = "application/octet-stream")),
-            description = "`model_name`, `model_version`, `id` and `outputs`; their bytes follow where they are wanted so",
+            content((InferenceResponse = "application/json"), (Vec<u8> = "application/octet-stream")),
+            description = "The bytes of outputs follow the JSON where they are wanted so",
         ),
         V2Problem,
     ),
@@ -100,16 +101,16 @@ pub async fn infer_version(
     ),
     request_body(
         content(
-            (Object = "application/json", example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
+            (InferenceRequest = "application/json", example = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]})),
             (Vec<u8> = "application/octet-stream"),
         ),
-        description = "`inputs`, `outputs`, `parameters` and `id`; the bytes of tensors may follow",
+        description = "The bytes of tensors may follow the JSON, as Inference-Header-Content-Length says",
     ),
     responses(
         (
             status = 200,
-            content((Object = "application/json"), (Vec<u8> = "application/octet-stream")),
-            description = "`model_name`, `model_version`, `id` and `outputs`; their bytes follow where they are wanted so",
+            content((InferenceResponse = "application/json"), (Vec<u8> = "application/octet-stream")),
+            description = "The bytes of outputs follow the JSON where they are wanted so",
         ),
         V2Problem,
     ),
