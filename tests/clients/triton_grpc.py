@@ -5,8 +5,10 @@
 Each part is one function below; it ends with an exception where an answer is not what it must be.
 """
 
+import json
 import queue
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -351,6 +353,41 @@ def many_streams(_):
             assert ids == [f"{id}-{number}" for number in range(3)], ids
 
 
+def sticky(client):
+    """One key in a body gets one version, over gRPC and over REST."""
+    seen = set()
+    for user in range(40):
+        parameters = {"user": f"user-{user}"}
+        over_grpc = client.infer("adder", [floats([1])], parameters=parameters)
+        version = over_grpc.get_response().model_version
+        given = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}
+        body = json.dumps({"parameters": parameters, "inputs": [given]}).encode()
+        url = f"http://{ADDRESS}/v2/models/adder/infer"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        over_rest = json.load(opener.open(url, body, timeout=60))
+        assert over_rest["model_version"] == version, (user, over_rest, version)
+        seen.add(version)
+    assert seen == {"1", "2"}, seen
+
+
+def until_stopped(_):
+    """A stream that is open when the server is told to stop."""
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(ADDRESS))
+    questions = queue.Queue()
+    request = service_pb2.ModelInferRequest(model_name="adder", id="a")
+    given = request.inputs.add(name="x", datatype="FP32", shape=[1])
+    given.contents.fp32_contents.append(1)
+    questions.put(request)
+    call = stub.ModelStreamInfer(iter(questions.get, None))
+    try:
+        assert [answer.infer_response.id for answer in call] == ["a"]
+        raise AssertionError("it ended well")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+        assert "shutting down" in error.details(), error
+    questions.put(None)
+
+
 def repository(client):
     def states(**asked):
         entries = client.get_model_repository_index(**asked).models
@@ -386,7 +423,7 @@ def repository(client):
 
 
 PARTS = [health, metadata, infer, datatypes, typed, bad_input, failures, stream, raw_stream]
-PARTS += [many_streams, repository]
+PARTS += [many_streams, sticky, until_stopped, repository]
 
 if __name__ == "__main__":
     part = {part.__name__: part for part in PARTS}[sys.argv[2]]

@@ -133,7 +133,7 @@ async fn the_health_service_answers_probes_and_says_when_the_server_stops() {
     let watch = tokio::task::spawn_blocking(move || {
         python::client(&python, "health_probe.py", &[&address, "watch"])
     });
-    // It says so in the log's place, as it is asked to watch: wait until it does.
+    // The watch is one connection, the question for it another.
     let began = Instant::now();
     while server.metric("firebox_connections", &[]).await < 2.0 {
         assert!(began.elapsed() < Duration::from_secs(60), "nobody watches");
@@ -142,6 +142,44 @@ async fn the_health_service_answers_probes_and_says_when_the_server_stops() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.stop().await;
     assert_eq!(watch.await.unwrap().trim(), "SERVING\nNOT_SERVING");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_open_does_not_hold_a_stop_up() {
+    let server = server_with_adder(&[]).await;
+    let Some(python) = python::with(CLIENT) else {
+        return;
+    };
+    let address = address(&server).to_owned();
+    let client = move || python::client(&python, "triton_grpc.py", &[&address, "until_stopped"]);
+    let client = tokio::task::spawn_blocking(client);
+    let began = Instant::now();
+    let answered = ["function=\"adder\"", "status=\"2xx\""];
+    while server.metric("firebox_requests_total", &answered).await < 1.0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody asks");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.metric("firebox_grpc_streams", &[]).await, 1.0);
+    let told = Instant::now();
+    server.stop().await;
+    assert!(
+        told.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        told.elapsed()
+    );
+    assert_eq!(client.await.unwrap().trim(), "until_stopped passed");
+}
+
+#[tokio::test]
+async fn one_key_gets_one_version_over_grpc_and_rest() {
+    let server = server_with_adder(&[]).await;
+    let sticky = json!({"body": "/parameters/user"});
+    let policy = json!({"weights": {"1": 5000, "2": 5000}, "sticky": sticky});
+    let set = server.put("/v1/functions/adder/traffic", &policy).await;
+    set.expect(200);
+    let address = address(&server).to_owned();
+    let ran = tokio::task::spawn_blocking(move || run(&address, "sticky"));
+    ran.await.unwrap();
 }
 
 #[tokio::test]
