@@ -40,7 +40,6 @@ use crate::server::{App, panicked};
 use call::Asked;
 pub use call::Rooms;
 use health::HEALTH;
-use repository::RepositoryIndexRequest;
 
 /// The service's name.
 const SERVICE: &str = "inference.GRPCInferenceService";
@@ -83,59 +82,51 @@ async fn health(State(app): State<Arc<App>>, request: Request<Body>) -> Response
 
 async fn inference(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let method = method(&request);
-    let asked = match Asked::of(request) {
+    let mut asked = match Asked::of(request) {
         Ok(asked) => asked,
         Err(refused) => return refused,
     };
-    let headers = asked.headers.clone();
-    let (parts, headers) = (app.as_ref(), &headers);
     match method.as_str() {
-        "ModelInfer" => infer::answer(parts, asked).await,
-        "ModelStreamInfer" => stream::answer(app.clone(), asked),
-        "ServerLive" => answer(parts, asked, |_: Nothing| Ok(Live { live: true })).await,
+        "ModelInfer" => infer::answer(&app, asked).await,
+        "ModelStreamInfer" => stream::answer(app, asked),
+        other => about(&app, other, &mut asked).await,
+    }
+}
+
+/// Answers what is asked about the server and its functions.
+async fn about(app: &App, method: &str, asked: &mut Asked) -> Response {
+    let headers = &asked.headers.clone();
+    match method {
+        "ServerLive" => answer(app, asked, |_: Nothing| Ok(Live { live: true })).await,
         "ServerReady" => {
-            let ready = || {
-                Ok(Ready {
-                    ready: !app.draining.load(Relaxed),
-                })
-            };
-            answer(parts, asked, |_: Nothing| ready()).await
+            let ready = !app.draining.load(Relaxed);
+            answer(app, asked, |_: Nothing| Ok(Ready { ready })).await
         }
-        "ServerMetadata" => answer(parts, asked, |_: Nothing| Ok(metadata())).await,
-        "ModelReady" => {
-            let ready = |asked: models::Asked| models::ready(parts, headers, &asked);
-            answer(parts, asked, ready).await
-        }
-        "ModelMetadata" => {
-            let metadata = |asked: models::Asked| models::metadata(parts, headers, &asked);
-            answer(parts, asked, metadata).await
-        }
-        "ModelConfig" => {
-            let config = |asked: models::Asked| models::config(parts, headers, &asked);
-            answer(parts, asked, config).await
-        }
+        "ServerMetadata" => answer(app, asked, |_: Nothing| Ok(metadata())).await,
+        "ModelReady" => answer(app, asked, |which| models::ready(app, headers, &which)).await,
+        "ModelMetadata" => answer(app, asked, |which| models::metadata(app, headers, &which)).await,
+        "ModelConfig" => answer(app, asked, |which| models::config(app, headers, &which)).await,
         "ModelStatistics" => {
-            let told = |asked: models::Asked| repository::statistics(parts, headers, &asked);
-            answer(parts, asked, told).await
+            answer(app, asked, |which| {
+                repository::statistics(app, headers, &which)
+            })
+            .await
         }
-        "RepositoryIndex" => {
-            let index = |asked: RepositoryIndexRequest| Ok(repository::index(parts, &asked));
-            answer(parts, asked, index).await
-        }
-        "RepositoryModelLoad" => {
-            let load = |change| repository::load(parts, change);
-            answer_later(parts, asked, load).await
-        }
+        "RepositoryIndex" => answer(app, asked, |ask| Ok(repository::index(app, &ask))).await,
+        "RepositoryModelLoad" => answer_later(app, asked, |ask| repository::load(app, ask)).await,
         "RepositoryModelUnload" => {
-            let unload = |change| repository::unload(parts, change);
-            answer_later(parts, asked, unload).await
+            answer_later(app, asked, |ask| repository::unload(app, ask)).await
         }
         other => unknown_method(SERVICE, other),
     }
 }
 
 /// Answers a call of one message by one message.
-async fn answer<Q, A>(app: &App, asked: Asked, to: impl FnOnce(Q) -> Result<A, Failure>) -> Response
+async fn answer<Q, A>(
+    app: &App,
+    asked: &mut Asked,
+    to: impl FnOnce(Q) -> Result<A, Failure>,
+) -> Response
 where
     Q: Message + Default + 'static,
     A: Message + Default + 'static,
@@ -144,7 +135,7 @@ where
 }
 
 /// The same where the answer takes a while: no longer than the caller waits.
-async fn answer_later<Q, A, F>(app: &App, asked: Asked, to: impl FnOnce(Q) -> F) -> Response
+async fn answer_later<Q, A, F>(app: &App, asked: &mut Asked, to: impl FnOnce(Q) -> F) -> Response
 where
     Q: Message + Default + 'static,
     A: Message + Default + 'static,

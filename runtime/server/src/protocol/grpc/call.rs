@@ -135,7 +135,7 @@ impl Asked {
     }
 
     /// Its one message, where there is room to read it.
-    pub async fn only<T: Message + Default + 'static>(self, app: &App) -> Result<T, Failure> {
+    pub async fn only<T: Message + Default + 'static>(&mut self, app: &App) -> Result<T, Failure> {
         let timeout = self.timeout()?;
         let _room = app
             .grpc
@@ -150,9 +150,9 @@ impl Asked {
         }
     }
 
-    /// Its messages, each of at most `limit` bytes.
-    pub fn messages<T: Message + Default + 'static>(self, limit: usize) -> Messages<T> {
-        Messages::new(self.body, self.compression, limit)
+    /// Its messages, each of at most `limit` bytes; none where they were taken already.
+    pub fn messages<T: Message + Default + 'static>(&mut self, limit: usize) -> Messages<T> {
+        Messages::new(std::mem::take(&mut self.body), self.compression, limit)
     }
 }
 

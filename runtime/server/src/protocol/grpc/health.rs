@@ -59,7 +59,7 @@ impl From<State> for HealthCheckResponse {
 }
 
 /// Answers a call of the service.
-pub async fn answer(app: &App, method: &str, asked: Asked) -> Response {
+pub async fn answer(app: &App, method: &str, mut asked: Asked) -> Response {
     let compression = asked.compression;
     let answered = match method {
         "Check" => {
@@ -81,7 +81,7 @@ pub async fn answer(app: &App, method: &str, asked: Asked) -> Response {
                 single(HealthListResponse { statuses }, compression)
             })
         }
-        "Watch" => watch(app, asked).await,
+        "Watch" => watch(app, &mut asked).await,
         other => Ok(unknown_method(HEALTH, other)),
     };
     answered.unwrap_or_else(|failure| status::sent(status::failed(failure)))
@@ -96,7 +96,7 @@ fn check(app: &App, service: &str) -> State {
 }
 
 /// Says how it is, and says it again when the server stops, which is the one change that there is.
-async fn watch(app: &App, asked: Asked) -> Result<Response, Failure> {
+async fn watch(app: &App, asked: &mut Asked) -> Result<Response, Failure> {
     let room = app.grpc.stream()?;
     let (compression, stopping) = (asked.compression, asked.stopping.clone());
     let request = asked.only::<HealthCheckRequest>(app).await?;

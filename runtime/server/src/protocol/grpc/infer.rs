@@ -22,13 +22,12 @@ use crate::protocol::{arrays, raw, selector};
 use crate::server::App;
 
 /// Answers one call.
-pub async fn answer(app: &App, asked: Asked) -> Response {
-    let headers = asked.headers.clone();
-    let (compression, timeout) = (asked.compression, asked.timeout());
+pub async fn answer(app: &App, mut asked: Asked) -> Response {
+    let compression = asked.compression;
     let opened = async {
         let request = asked.only::<ModelInferRequest>(app).await?;
-        let timeout = timeout?.map(|timeout| timeout.left());
-        Ok((open(app, &request, &headers, timeout)?, request))
+        let timeout = asked.timeout()?.map(|timeout| timeout.left());
+        Ok((open(app, &request, &asked.headers, timeout)?, request))
     };
     let (call, request) = match opened.await {
         Ok(opened) => opened,

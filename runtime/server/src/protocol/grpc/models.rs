@@ -16,7 +16,7 @@ use crate::server::App;
 
 /// Which function or version is asked about.
 #[derive(Clone, PartialEq, Message)]
-pub struct Asked {
+pub struct Which {
     #[prost(string, tag = "1")]
     pub name: String,
     /// Empty for the one that a request would get.
@@ -152,9 +152,9 @@ fn data_type(name: &str) -> i32 {
 
 /// Whether a function or version can be called; a cold one too, as it loads when it is called. What
 /// there is not isn't ready.
-pub fn ready(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Ready, Failure> {
-    let version = version(&asked.version);
-    match v2::resolve(app, &asked.name, version, headers) {
+pub fn ready(app: &App, headers: &HeaderMap, which: &Which) -> Result<Ready, Failure> {
+    let version = version(&which.version);
+    match v2::resolve(app, &which.name, version, headers) {
         Ok(_) => Ok(Ready { ready: true }),
         Err(failure) if failure.status() == 404 => Ok(Ready { ready: false }),
         Err(failure) => Err(failure),
@@ -162,17 +162,17 @@ pub fn ready(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<Ready, Fai
 }
 
 /// What a version takes and gives.
-pub fn metadata(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<ModelMetadata, Failure> {
-    let version = v2::resolve(app, &asked.name, version(&asked.version), headers)?;
+pub fn metadata(app: &App, headers: &HeaderMap, which: &Which) -> Result<ModelMetadata, Failure> {
+    let version = v2::resolve(app, &which.name, version(&which.version), headers)?;
     let table = app.routing.table();
-    let (_, route) = table.route(&asked.name)?;
+    let (_, route) = table.route(&which.name)?;
     let tensor = |spec: &TensorSpec| TensorMetadata {
         name: spec.name.clone(),
         datatype: arrays::datatype(spec.dtype).into(),
         shape: sizes(spec),
     };
     Ok(ModelMetadata {
-        name: asked.name.clone(),
+        name: which.name.clone(),
         versions: route.versions.keys().map(ToString::to_string).collect(),
         platform: platform(&version).into(),
         inputs: version.signature.inputs.iter().map(tensor).collect(),
@@ -184,9 +184,9 @@ pub fn metadata(app: &App, headers: &HeaderMap, asked: &Asked) -> Result<ModelMe
 pub fn config(
     app: &App,
     headers: &HeaderMap,
-    asked: &Asked,
+    which: &Which,
 ) -> Result<ModelConfigResponse, Failure> {
-    let version = v2::resolve(app, &asked.name, version(&asked.version), headers)?;
+    let version = v2::resolve(app, &which.name, version(&which.version), headers)?;
     let told = configuration(&version);
     let input = told.input.into_iter().map(|tensor| ModelInput {
         name: tensor.name,

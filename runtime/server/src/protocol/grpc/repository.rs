@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::http::HeaderMap;
 use prost::Message;
 
-use super::models::Asked;
+use super::models::Which;
 use super::{Nothing, version};
 use crate::problem::Failure;
 use crate::protocol::v2;
@@ -165,9 +165,9 @@ pub struct MemoryUsage {
 pub fn statistics(
     app: &App,
     headers: &HeaderMap,
-    asked: &Asked,
+    which: &Which,
 ) -> Result<ModelStatisticsResponse, Failure> {
-    let told = match (asked.name.as_str(), asked.version.as_str()) {
+    let told = match (which.name.as_str(), which.version.as_str()) {
         ("", "") => VersionStatistics::of_all(app),
         (function, "") => VersionStatistics::of_function(app, function)?,
         (function, named) => {

@@ -36,7 +36,7 @@ const PREDICTION_ID: &str = "firebox_prediction_id";
 const ENDS_BY_STATUS: &str = "triton_grpc_error";
 
 /// Answers a stream.
-pub fn answer(app: Arc<App>, asked: Asked) -> Response {
+pub fn answer(app: Arc<App>, mut asked: Asked) -> Response {
     let opened = asked
         .timeout()
         .and_then(|timeout| Ok((timeout, app.grpc.stream()?)));
@@ -44,16 +44,13 @@ pub fn answer(app: Arc<App>, asked: Asked) -> Response {
         Ok(opened) => opened,
         Err(failure) => return status::sent(status::failed(failure)),
     };
-    let headers = Arc::new(asked.headers.clone());
-    let (compression, stopping) = (asked.compression, asked.stopping.clone());
+    let requests = asked.messages(app.config.max_body);
+    let requests = until_stopped(requests, asked.stopping.cancelled_owned());
+    let (headers, compression) = (Arc::new(asked.headers), asked.compression);
     let strict = headers
         .get(ENDS_BY_STATUS)
         .is_some_and(|value| value == "true");
     let open_streams = app.metrics.grpc_streams.clone();
-    let requests = until_stopped(
-        asked.messages(app.config.max_body),
-        stopping.cancelled_owned(),
-    );
     let answers = requests.map(move |request| {
         let (app, headers) = (app.clone(), headers.clone());
         async move {
