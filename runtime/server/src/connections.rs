@@ -49,6 +49,9 @@ use taken::Untaken;
 /// The most bytes of a request's head, so that a connection that only sends heads holds little.
 const MAX_HEAD: usize = 64 << 10;
 
+/// Who holds a connection's mark while nothing is owed: the connection and its stream.
+const IDLE: usize = 2;
+
 /// How long the last of an answer may be on its way when the server stops.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -196,7 +199,8 @@ async fn answer(stream: TcpStream, router: Router, house: House) {
         tracing::debug!(%error, "TCP_NODELAY is refused");
     }
     let stalled = house.metrics.answers_stalled.clone();
-    let mut stream = PacedStream::new(stream, house.timeouts.send, stalled);
+    let busy = Arc::new(());
+    let mut stream = PacedStream::new(stream, house.timeouts.send, busy.clone(), stalled);
     let begun = tokio::select! {
         begun = begin::read(&mut stream, house.timeouts.header) => begun,
         // Nothing was asked yet.
@@ -206,8 +210,8 @@ async fn answer(stream: TcpStream, router: Router, house: House) {
         Ok((version, begun)) => {
             stream.give_back(begun);
             match version {
-                begin::Version::Http1 => http_1(stream, router, house).await,
-                begin::Version::Http2 => http_2(stream, router, house).await,
+                begin::Version::Http1 => http_1(stream, router, house, busy).await,
+                begin::Version::Http2 => http_2(stream, router, house, busy).await,
             }
         }
         Err(error) => {
@@ -220,8 +224,12 @@ async fn answer(stream: TcpStream, router: Router, house: House) {
     }
 }
 
-async fn http_1(stream: PacedStream<TcpStream>, router: Router, house: House) -> hyper::Result<()> {
-    let busy = Arc::new(());
+async fn http_1(
+    stream: PacedStream<TcpStream>,
+    router: Router,
+    house: House,
+    busy: Arc<()>,
+) -> hyper::Result<()> {
     let House { timeouts, .. } = house;
     let service = service_fn(|request: Request<Incoming>| {
         let stalled = house.metrics.bodies_stalled.clone();
@@ -242,8 +250,13 @@ async fn http_1(stream: PacedStream<TcpStream>, router: Router, house: House) ->
     finish(connection, FLUSH, &busy).await
 }
 
-async fn http_2(stream: PacedStream<TcpStream>, router: Router, house: House) -> hyper::Result<()> {
-    let (busy, untaken) = (Arc::new(()), Untaken::default());
+async fn http_2(
+    stream: PacedStream<TcpStream>,
+    router: Router,
+    house: House,
+    busy: Arc<()>,
+) -> hyper::Result<()> {
+    let untaken = Untaken::default();
     let begun = Arc::new(AtomicU64::new(0));
     let timeouts = house.timeouts;
     let service = {
@@ -285,7 +298,7 @@ async fn http_2(stream: PacedStream<TcpStream>, router: Router, house: House) ->
         loop {
             tokio::time::sleep(timeouts.header).await;
             let now = begun.load(Relaxed);
-            if Arc::strong_count(&busy) == 1 && now == last {
+            if Arc::strong_count(&busy) == IDLE && now == last {
                 return;
             }
             last = now;
@@ -320,7 +333,7 @@ async fn finish(
         match tokio::time::timeout(patience, connection.as_mut()).await {
             Ok(ended) => return ended,
             // A head that was begun and not ended is owed no answer.
-            Err(_) if Arc::strong_count(busy) == 1 => return Ok(()),
+            Err(_) if Arc::strong_count(busy) == IDLE => return Ok(()),
             Err(_) => {}
         }
     }

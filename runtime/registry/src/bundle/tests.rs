@@ -347,3 +347,40 @@ proptest! {
         prop_assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
     }
 }
+
+#[test]
+fn changed_headers_whose_sums_are_right_never_panic_and_never_write_outside() {
+    const BLOCK: usize = 512;
+    let whole = files(&[("firebox.toml", MANIFEST), ("models/net.onnx", &[7; 1000])]);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = |below: usize| {
+        // Marsaglia's xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let limits = UnpackLimits {
+        entries: 16,
+        file_bytes: 1 << 16,
+        total_bytes: 1 << 16,
+    };
+    for _ in 0..400 {
+        let mut upload = whole.clone();
+        let header = [0, 2 * BLOCK][draw(2)];
+        for _ in 0..1 + draw(3) {
+            // Names, sizes, kinds, links, and what stands in extensions.
+            let (from, length) = [(0, 100), (124, 12), (156, 1), (157, 100), (257, 255)][draw(5)];
+            upload[header + from + draw(length)] = b"\0./0178xgLKSVa\xff"[draw(15)];
+        }
+        let block = &mut upload[header..header + BLOCK];
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let outer = tempfile::tempdir().unwrap();
+        let dir = outer.path().join("inner");
+        fs::create_dir(&dir).unwrap();
+        let _ = unpack(upload.as_slice(), &limits, &dir, &name());
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+    }
+}

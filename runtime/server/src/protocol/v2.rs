@@ -24,6 +24,9 @@ pub mod statistics;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use bytes::Bytes;
+use firebox_engine::Signature;
+use futures::FutureExt;
 use uuid::Uuid;
 
 pub use answer::{select, write};
@@ -56,6 +59,26 @@ pub(super) fn resolve(
     };
     let selector = selector(path?, headers)?;
     app.routing.table().resolve(function, &selector, &caller)
+}
+
+/// Decodes a whole body, `length` bytes of which are JSON, all where none is given; the status of the
+/// refusal otherwise. For fuzzing.
+///
+/// # Errors
+/// The HTTP status that says why not.
+pub fn decode_request(body: Bytes, length: Option<usize>) -> Result<(), u16> {
+    let mut headers = HeaderMap::new();
+    if let Some(length) = length {
+        headers.insert(request::HEADER_LENGTH, length.into());
+    }
+    let (pieces, signature) = (pieces::Pieces::of(body), Signature::default());
+    // The body is there, so nothing is waited for.
+    let read = request::read(&headers, pieces, &signature).now_or_never();
+    match read {
+        Some(Err(failure)) => Err(failure.status().as_u16()),
+        Some(Ok(_)) => Ok(()),
+        None => Err(500),
+    }
 }
 
 /// Writes a JSON string.

@@ -12,7 +12,7 @@ pub struct InferenceRequest {
     /// Comes back with the answer.
     id: Option<String>,
     /// `binary_data_output`: whether outputs come as bytes. All others are for the function.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, required = false)]
     parameters: Option<BTreeMap<String, Value>>,
     inputs: Vec<InferenceInput>,
     /// Those alone, in this order.
@@ -28,10 +28,10 @@ pub struct InferenceInput {
     shape: Vec<usize>,
     datatype: Datatype,
     /// `binary_data_size`: how many of the bytes behind the JSON are this tensor.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, required = false)]
     parameters: Option<BTreeMap<String, Value>>,
     /// The elements, row by row, flat or nested like the shape.
-    #[schema(value_type = Vec<Value>)]
+    #[schema(value_type = Vec<Value>, required = false)]
     data: Option<Value>,
 }
 
@@ -41,7 +41,7 @@ pub struct InferenceOutput {
     #[schema(example = "y")]
     name: String,
     /// `binary_data`: whether it comes as bytes.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, required = false)]
     parameters: Option<BTreeMap<String, Value>>,
 }
 
@@ -55,7 +55,7 @@ pub struct InferenceResponse {
     /// That of the request, or the prediction id.
     id: String,
     /// What the function says beside its tensors.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, required = false)]
     parameters: Option<BTreeMap<String, Value>>,
     outputs: Vec<InferenceTensor>,
 }
@@ -67,10 +67,10 @@ pub struct InferenceTensor {
     datatype: Datatype,
     shape: Vec<usize>,
     /// `binary_data_size`: how many of the bytes behind the JSON are this tensor.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, required = false)]
     parameters: Option<BTreeMap<String, Value>>,
     /// The elements, row by row, flat.
-    #[schema(value_type = Vec<Value>)]
+    #[schema(value_type = Vec<Value>, required = false)]
     data: Option<Value>,
 }
 
