@@ -87,6 +87,13 @@ pub fn lookup(pattern: &[f32], times: usize) -> Vec<u8> {
     graph(&[cast, gather], &[constant], &vector, &vector)
 }
 
+/// `y = x`, of elements with this number in ONNX's `TensorProto.DataType`.
+pub fn identity(element: u64) -> Vec<u8> {
+    let dims = [VECTOR[0].to_owned()];
+    let (input, output) = (value("x", element, &dims), value("y", element, &dims));
+    put_together(&[node("Identity", &["x"])], &[], &input, &output)
+}
+
 /// A model whose one node, `strange`, is of an operator that ONNX doesn't have.
 pub fn unknown_operator() -> Vec<u8> {
     model(&node("FrobnicateTwice", &["x"]), &[], &VECTOR)
@@ -109,26 +116,37 @@ fn model(node: &[u8], initializers: &[Vec<u8>], dims: &[&str]) -> Vec<u8> {
 
 /// A dimension that is a number has that size, any other that name.
 fn graph(nodes: &[Vec<u8>], initializers: &[Vec<u8>], x: &[String], y: &[String]) -> Vec<u8> {
+    let (input, output) = (value("x", FLOAT, x), value("y", FLOAT, y));
+    put_together(nodes, initializers, &input, &output)
+}
+
+/// A model of nodes between an input and an output.
+fn put_together(
+    nodes: &[Vec<u8>],
+    initializers: &[Vec<u8>],
+    input: &[u8],
+    output: &[u8],
+) -> Vec<u8> {
     let parts = |field: u8, each: &[Vec<u8>]| -> Vec<u8> {
         each.iter()
             .flat_map(|content| part(field, content))
             .collect()
     };
     let (nodes, initializers) = (parts(1, nodes), parts(5, initializers));
-    let (input, output) = (part(11, &floats("x", x)), part(12, &floats("y", y)));
+    let (input, output) = (part(11, input), part(12, output));
     let graph = [nodes, text(2, "tiny"), initializers, input, output].concat();
     let opset = [text(1, ""), int(2, 17)].concat();
     [int(1, 8), part(7, &graph), part(8, &opset)].concat()
 }
 
-/// A ValueInfoProto of float32.
-fn floats(name: &str, dims: &[String]) -> Vec<u8> {
+/// A ValueInfoProto.
+fn value(name: &str, element: u64, dims: &[String]) -> Vec<u8> {
     let dims = dims.iter().flat_map(|dim| match dim.parse() {
         Ok(size) => part(1, &int(1, size)),
         Err(_) => part(1, &text(2, dim)),
     });
     let shape: Vec<u8> = dims.collect();
-    let tensor_type = [int(1, FLOAT), part(2, &shape)].concat();
+    let tensor_type = [int(1, element), part(2, &shape)].concat();
     [text(1, name), part(2, &part(1, &tensor_type))].concat()
 }
 

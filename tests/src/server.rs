@@ -16,6 +16,8 @@ use crate::binary;
 const START: Duration = Duration::from_secs(60);
 /// What precedes the address in the line that says where a server listens.
 const LISTENING: &str = "firebox listens on ";
+/// The same where it listens for gRPC alone.
+const LISTENING_FOR_GRPC: &str = "firebox listens for gRPC on http://";
 /// Longer than any orderly stop.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -115,6 +117,13 @@ impl Server {
     /// Where the server listens: `http://127.0.0.1:<port>`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where the server listens for gRPC alone, with `--grpc-listen`: `127.0.0.1:<port>`.
+    pub fn grpc_address(&self) -> Option<String> {
+        let log = self.log();
+        let (_, rest) = log.split_once(LISTENING_FOR_GRPC)?;
+        Some(rest.split_whitespace().next()?.to_owned())
     }
 
     /// The folder given as `--data`.

@@ -24,7 +24,8 @@ const DATA: &str = "firebox-data";
 /// `firebox serve`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-One line on standard output says where the server listens; the log goes to standard error. SIGTERM
+One line on standard output says where the server listens, and a second one where it listens for
+gRPC alone, with --grpc-listen; gRPC is answered at the first address either way. The log goes to standard error. SIGTERM
 and SIGINT stop it: requests in flight are finished first. There is no authentication yet, so keep
 it on loopback or behind a proxy.
 
@@ -34,6 +35,7 @@ from flags. docs/configuration.md tells them all.
 Examples:
   firebox serve --data /var/lib/firebox
   firebox serve --listen 127.0.0.1:0 --max-body 16MiB
+  firebox serve --grpc-listen 127.0.0.1:8081
   firebox serve --config firebox-host.toml --print-config
   firebox serve --log firebox=debug --log-format json")]
 pub struct ServeArgs {
@@ -77,6 +79,9 @@ pub fn serve(args: ServeArgs) -> Result {
             .await
             .map_err(|error| explained(&error))?;
         output::print(&format!("{LISTENING}http://{}", server.local_addr()))?;
+        if let Some(address) = server.grpc_addr() {
+            output::print(&format!("firebox listens for gRPC on http://{address}"))?;
+        }
         server.run(stop).await.map_err(|error| explained(&error))
     })
 }
@@ -179,9 +184,8 @@ fn explained(error: &ServerError) -> Failure {
             Some(hint) => failure.hint(hint),
             None => failure,
         },
-        ServerError::Listen { .. } => {
-            failure.hint("--listen takes another address; port 0 takes a free port")
-        }
+        ServerError::Listen { .. } => failure
+            .hint("--listen and --grpc-listen take other addresses; port 0 takes a free port"),
         ServerError::Sandbox(_) | ServerError::Io(_) => failure,
     }
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where to listen for gRPC alone. It is answered at `listen` either way.
+    pub grpc_listen: Option<SocketAddr>,
     /// The most connections at once; more are answered 503 and closed.
     pub max_connections: usize,
     /// How long a connection may take to send a request's head, the wait for its beginning included.
@@ -33,6 +35,10 @@ pub struct Config {
     pub body_rate: usize,
     /// The longest time that a caller may take none of its answer.
     pub send_timeout: Duration,
+    /// The longest pause between two messages of a gRPC stream.
+    pub stream_timeout: Duration,
+    /// The most requests at once over one HTTP/2 connection.
+    pub max_streams: usize,
     /// The most instances that run at once.
     pub max_instances: usize,
     /// The most requests that wait for an instance or a cold version; more are refused.
@@ -114,11 +120,14 @@ impl Config {
         Self {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            grpc_listen: None,
             max_connections: 4096,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             body_rate: 1 << 10,
             send_timeout: Duration::from_secs(60),
+            stream_timeout: Duration::from_secs(10 * 60),
+            max_streams: 128,
             max_instances: 64,
             max_queued: 512,
             realtime_share: 25,

@@ -75,6 +75,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections that were one too many.
     pub connections_refused: Counter,
+    /// Open streams of gRPC.
+    pub grpc_streams: Gauge,
     /// Bodies that came too slowly.
     pub bodies_stalled: Counter,
     /// Answers that were taken too slowly.
@@ -177,6 +179,7 @@ impl Metrics {
             instances_idle: gauge("firebox_instances_idle", vec![]),
             connections: gauge("firebox_connections", vec![]),
             connections_refused: counter("firebox_connections_refused_total", vec![]),
+            grpc_streams: gauge("firebox_grpc_streams", vec![]),
             bodies_stalled: stalled("body"),
             answers_stalled: stalled("answer"),
             linked: state("linked"),

@@ -525,21 +525,26 @@ impl Failure {
         with_retry_after(response, retry_after, shed)
     }
 
+    /// What went wrong in a sentence, for protocols that have nothing else: with the hint where that
+    /// names what there is.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::UnknownFunction { .. }
+            | Self::UnknownVersion { .. }
+            | Self::UnknownLabel { .. } => format!("{self}. {}", self.row().hint),
+            _ => self.to_string(),
+        }
+    }
+
     /// As the Open Inference Protocol's `{"error": …}`.
     pub fn into_v2(self) -> Response {
         let Row {
             status,
-            hint,
             retry_after,
             ..
         } = self.row();
         let shed = self.is_for_want_of_room();
-        let error = match self {
-            Self::UnknownFunction { .. }
-            | Self::UnknownVersion { .. }
-            | Self::UnknownLabel { .. } => format!("{self}. {hint}"),
-            _ => self.to_string(),
-        };
+        let error = self.sentence();
         let response = (status, Json(V2Problem { error })).into_response();
         with_retry_after(response, retry_after, shed)
     }

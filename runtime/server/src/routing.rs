@@ -168,7 +168,8 @@ impl Version {
 
     /// Whether it was called since the server started.
     pub fn was_called(&self) -> bool {
-        self.statistics.get().is_some()
+        let told = self.statistics.get();
+        told.is_some_and(|told| told.success.sum().count + told.fail.sum().count > 0)
     }
 
     /// How calls share runs, where it is a model alone and they do.

@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use crate::cache::ResponseCache;
 use crate::config::Config;
-use crate::connections;
+use crate::connections::{self, Door};
 use crate::cost::{Costs, SAVE_EVERY};
 use crate::gateway::{Gateway, InstanceCaps};
 use crate::jobs::Jobs;
@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
 use crate::protocol::{
-    control, cost, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
+    control, cost, grpc, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
 };
 use crate::realtime;
 use crate::residency::Residency;
@@ -78,6 +78,7 @@ pub struct App {
     pub(crate) rollouts: Rollouts,
     pub(crate) jobs: Jobs,
     pub(crate) metrics: Metrics,
+    pub(crate) grpc: grpc::Rooms,
     /// Turns for checking uploads.
     pub(crate) uploads: Semaphore,
     /// Whether the server was told to stop.
@@ -140,6 +141,7 @@ impl App {
             metrics.clone(),
         )?;
         let costs = Costs::new(registry.clone(), routing.clone(), residency.clone());
+        let grpc = grpc::Rooms::new(&config);
         let uploads = Semaphore::new(config.max_uploads.max(1));
         let draining = AtomicBool::new(false);
         // Reading all records leaves much freed memory behind.
@@ -157,6 +159,7 @@ impl App {
             rollouts,
             jobs,
             metrics,
+            grpc,
             uploads,
             draining,
         })
@@ -248,6 +251,7 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(v2::repository::unload))
         .split_for_parts();
     router
+        .merge(grpc::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(Arc::new(document)))
@@ -278,9 +282,16 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response<Body> {
+pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response<Body> {
     tracing::error!(panic = panic_text(panic.as_ref()), "a handler panicked");
     Failure::Internal("the server failed on this request".into()).into_problem()
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let failed = |source| ServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// A server that listens, but does not answer yet.
@@ -288,6 +299,7 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
+    grpc: Option<(TcpListener, SocketAddr)>,
 }
 
 impl Server {
@@ -297,16 +309,18 @@ impl Server {
     /// [`ServerError::Registry`] where another server has the directory,
     /// [`ServerError::Listen`] where something has the address.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        let address = config.listen;
-        let failed = |source| ServerError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = listen(config.listen).await?;
+        let grpc = match config.grpc_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let opened = tokio::task::spawn_blocking(move || App::open(config)).await;
         let app = opened.map_err(|error| std::io::Error::other(error.to_string()))??;
         Ok(Self {
             app: Arc::new(app),
             listener,
             address,
+            grpc,
         })
     }
 
@@ -315,13 +329,23 @@ impl Server {
         self.address
     }
 
+    /// Where it listens for gRPC alone, if anywhere.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(_, address)| *address)
+    }
+
     /// Answers until `shutdown` is done; then takes no more connections, lets
     /// what is in flight finish within the grace period, and returns.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServerError> {
-        let Self { app, listener, .. } = self;
+        let Self {
+            app,
+            listener,
+            grpc,
+            ..
+        } = self;
         app.jobs.start(app.config.compute_threads)?;
         let mut background = JoinSet::new();
         background.spawn(follow(app.clone()));
@@ -340,8 +364,15 @@ impl Server {
             }
         };
         let grace = app.config.grace;
-        let (routes, metrics) = (router(app.clone()), app.metrics.clone());
-        let serving = connections::serve(listener, routes, &app.config, metrics, signal);
+        let mut doors = vec![Door {
+            listener,
+            router: router(app.clone()),
+        }];
+        doors.extend(grpc.map(|(listener, _)| Door {
+            listener,
+            router: grpc::router(app.clone()),
+        }));
+        let serving = connections::serve(doors, &app.config, app.metrics.clone(), signal);
         let out_of_grace = async {
             told.notified().await;
             tokio::time::sleep(grace).await;

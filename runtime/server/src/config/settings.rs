@@ -31,6 +31,7 @@ type Of<T> = fn(&mut Config) -> &mut T;
 enum Field {
     Path(Of<PathBuf>),
     Address(Of<SocketAddr>),
+    FurtherAddress(Of<Option<SocketAddr>>),
     Count(Of<usize>, usize),
     Percent(Of<u8>),
     Bytes(Of<usize>, RangeInclusive<usize>),
@@ -41,7 +42,7 @@ enum Field {
     LogFormat(Of<LogFormat>),
 }
 
-use Field::{Address, Bytes, Count, Path, Percent, Price, Size, Text, Time};
+use Field::{Address, Bytes, Count, FurtherAddress, Path, Percent, Price, Size, Text, Time};
 
 const fn setting(
     key: &'static str,
@@ -82,6 +83,12 @@ pub const SETTINGS: &[Setting] = &[
         "Where to listen; port 0 takes a free one",
     ),
     setting(
+        "server.grpc_listen",
+        "grpc-listen",
+        FurtherAddress(|c| &mut c.grpc_listen),
+        "Where to listen for gRPC alone, which is answered at `listen` too; or none",
+    ),
+    setting(
         "server.grace",
         "grace",
         Time(|c| &mut c.grace, Duration::ZERO),
@@ -116,6 +123,18 @@ pub const SETTINGS: &[Setting] = &[
         "send-timeout",
         Time(|c| &mut c.send_timeout, MS),
         "The longest time that a caller may take none of its answer",
+    ),
+    setting(
+        "connections.stream_timeout",
+        "stream-timeout",
+        Time(|c| &mut c.stream_timeout, MS),
+        "The longest pause between two messages of a gRPC stream",
+    ),
+    setting(
+        "connections.max_streams",
+        "max-streams",
+        Count(|c| &mut c.max_streams, 1),
+        "The most requests at once over one HTTP/2 connection; more wait",
     ),
     setting(
         "requests.max_body",
@@ -332,7 +351,7 @@ impl Setting {
     pub fn value_name(&self) -> &'static str {
         match self.field {
             Path(_) => "DIR",
-            Address(_) => "ADDRESS",
+            Address(_) | FurtherAddress(_) => "ADDRESS",
             Count(..) => "N",
             Percent(_) => "PERCENT",
             Bytes(..) | Size(..) => "SIZE",
@@ -357,6 +376,12 @@ impl Setting {
             Path(_) if text.is_empty() => return Err("a folder's path".into()),
             Path(of) => *of(config) = text.into(),
             Address(of) => *of(config) = parsed(text, "an address such as 127.0.0.1:8080")?,
+            FurtherAddress(of) => {
+                *of(config) = match text {
+                    "none" => None,
+                    text => Some(parsed(text, "an address such as 127.0.0.1:8081, or none")?),
+                }
+            }
             Count(of, least) => {
                 let range = *least..=MOST;
                 let number = text.parse().ok().filter(|number| range.contains(number));
@@ -405,6 +430,7 @@ impl Setting {
         match &self.field {
             Path(of) => of(&mut config).display().to_string(),
             Address(of) => of(&mut config).to_string(),
+            FurtherAddress(of) => of(&mut config).map_or("none".into(), |at| at.to_string()),
             Count(of, _) => of(&mut config).to_string(),
             Percent(of) => of(&mut config).to_string(),
             Bytes(of, _) => ByteSize(*of(&mut config) as u64).to_string(),
@@ -446,7 +472,7 @@ mod tests {
     fn another(setting: &Setting) -> &'static str {
         match setting.field {
             Path(_) => "elsewhere",
-            Address(_) => "127.0.0.1:9",
+            Address(_) | FurtherAddress(_) => "127.0.0.1:9",
             Count(..) => "77",
             Percent(_) => "7",
             Bytes(..) | Size(..) => "77MiB",

@@ -30,6 +30,46 @@ pub struct PacedBody<B = Incoming> {
     waited: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     stalled: Counter,
+    messages: Option<Messages>,
+}
+
+/// A body of gRPC messages, each behind a byte that says whether it is compressed and four that say
+/// how long it is (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+struct Messages {
+    /// The longest wait for the next one.
+    pause: Duration,
+    /// How many bytes there are of what stands before the present one; 0 between two.
+    prefix: u8,
+    /// How many bytes of the present one are to come.
+    left: u64,
+}
+
+impl Messages {
+    const PREFIX: u8 = 5;
+
+    /// Goes on by what has come; says whether a message ended in it.
+    fn follow(&mut self, mut data: &[u8]) -> bool {
+        let mut ended = false;
+        while let Some((&byte, rest)) = data.split_first() {
+            if self.prefix < Self::PREFIX {
+                self.left = match self.prefix {
+                    0 => 0,
+                    _ => self.left << 8 | u64::from(byte),
+                };
+                self.prefix += 1;
+                data = rest;
+            } else {
+                let step = usize::try_from(self.left).map_or(data.len(), |n| n.min(data.len()));
+                self.left -= step as u64;
+                data = data.get(step..).unwrap_or_default();
+            }
+            if self.prefix == Self::PREFIX && self.left == 0 {
+                self.prefix = 0;
+                ended = true;
+            }
+        }
+        ended
+    }
 }
 
 impl<B> PacedBody<B> {
@@ -43,11 +83,48 @@ impl<B> PacedBody<B> {
             waited: Duration::ZERO,
             waiting: None,
             stalled,
+            messages: None,
         }
+    }
+
+    /// Wraps a body of messages: each is held to the pace by itself, and between two there may be
+    /// a longer pause.
+    pub fn of_messages(body: B, timeouts: Timeouts, stalled: Counter) -> Self {
+        let messages = Messages {
+            pause: timeouts.stream,
+            prefix: 0,
+            left: 0,
+        };
+        Self {
+            messages: Some(messages),
+            ..Self::new(body, timeouts, stalled)
+        }
+    }
+
+    /// The wait between two messages, where the body is there.
+    fn rest(&self) -> Option<Duration> {
+        let messages = self.messages.as_ref()?;
+        (messages.prefix == 0).then_some(messages.pause)
+    }
+
+    /// Counts what has come.
+    fn count(&mut self, data: &[u8]) {
+        let Some(messages) = &mut self.messages else {
+            self.received += data.len() as u64;
+            return;
+        };
+        let began = messages.prefix == 0;
+        if messages.follow(data) || began {
+            (self.received, self.waited) = (0, Duration::ZERO);
+        }
+        self.received += data.len() as u64;
     }
 
     /// How long the next piece may be waited for.
     fn patience(&self) -> Duration {
+        if let Some(pause) = self.rest() {
+            return pause;
+        }
         if self.rate == 0 {
             return self.pause;
         }
@@ -76,8 +153,10 @@ where
                 this.waited += since.elapsed();
             }
             let frame = frame.map(|frame| frame.map_err(Into::into));
-            if let Some(Ok(frame)) = &frame {
-                this.received += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                this.count(data);
             }
             return Poll::Ready(frame);
         }
@@ -93,6 +172,10 @@ where
         this.waited += since.elapsed();
         this.waiting = None;
         this.stalled.increment(1);
+        if let Some(pause) = this.rest() {
+            let said = format!("no message came in {}", humantime::format_duration(pause));
+            return Poll::Ready(Some(Err(Stalled(said).into())));
+        }
         let said = format!(
             "{} bytes of the body came in {:.1} s; expected a piece each {} and {} bytes a second",
             this.received,
@@ -116,6 +199,8 @@ where
 /// connection breaks off.
 pub struct PacedStream<S> {
     stream: S,
+    /// What was read of it already.
+    begun: Bytes,
     patience: Duration,
     /// While the other end is waited for, with what says that it is owed something.
     waiting: Option<(Pin<Box<Sleep>>, Arc<()>)>,
@@ -128,11 +213,17 @@ impl<S> PacedStream<S> {
     pub fn new(stream: S, patience: Duration, busy: Arc<()>, stalled: Counter) -> Self {
         Self {
             stream,
+            begun: Bytes::new(),
             patience,
             waiting: None,
             busy,
             stalled,
         }
+    }
+
+    /// Gives back what was read of its beginning, to be read anew.
+    pub fn give_back(&mut self, begun: Bytes) {
+        self.begun = begun;
     }
 
     /// Bounds a wait for the other end.
@@ -158,6 +249,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.begun.is_empty() {
+            let step = self.begun.len().min(buffer.remaining());
+            buffer.put_slice(&self.begun.split_to(step));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -207,6 +303,16 @@ mod tests {
     /// A moment, long enough for a busy machine.
     const MOMENT: Duration = Duration::from_millis(50);
 
+    fn timeouts() -> Timeouts {
+        Timeouts {
+            header: MOMENT,
+            body: 4 * MOMENT,
+            body_rate: 10 * 20,
+            send: MOMENT,
+            stream: 16 * MOMENT,
+        }
+    }
+
     /// What comes of a body of pieces of so many bytes, each after a pause; at least 10 bytes a
     /// moment, and a piece each 4 moments.
     async fn read(pieces: usize, bytes: usize, pause: Duration) -> Result<usize, String> {
@@ -214,12 +320,7 @@ mod tests {
             tokio::time::sleep(pause).await;
             Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; bytes])))
         });
-        let timeouts = Timeouts {
-            header: MOMENT,
-            body: 4 * MOMENT,
-            body_rate: 10 * 20,
-            send: MOMENT,
-        };
+        let timeouts = timeouts();
         let body = PacedBody::new(StreamBody::new(Box::pin(stream)), timeouts, Counter::noop());
         let whole = body.collect().await;
         whole
@@ -237,6 +338,48 @@ mod tests {
             pause.starts_with("0 bytes of the body came in 0.2 s"),
             "{pause}"
         );
+    }
+
+    #[tokio::test]
+    async fn between_messages_there_may_be_a_longer_pause_than_within_one() {
+        // Two messages of three bytes; each piece comes after so many moments.
+        let read = |pieces: Vec<(u32, &'static [u8])>| async move {
+            let stream = futures::stream::iter(pieces).then(|(pause, piece)| async move {
+                tokio::time::sleep(pause * MOMENT).await;
+                Ok::<_, io::Error>(Frame::data(Bytes::from_static(piece)))
+            });
+            let body = StreamBody::new(Box::pin(stream));
+            let body = PacedBody::of_messages(body, timeouts(), Counter::noop());
+            let whole = body.collect().await;
+            whole
+                .map(|whole| whole.to_bytes().len())
+                .map_err(|error| error.to_string())
+        };
+        let (first, second): (&[u8], &[u8]) =
+            (&[0, 0, 0, 0, 3, 1, 2, 3], &[0, 0, 0, 0, 3, 1, 2, 3]);
+        assert_eq!(read(vec![(0, first), (7, second)]).await, Ok(16));
+        let silent = read(vec![(0, first), (60, second)]).await.unwrap_err();
+        assert!(silent.starts_with("no message came in 800ms"), "{silent}");
+        let halting = read(vec![(0, &[0, 0, 0, 0, 3, 1]), (7, &[2, 3])]).await;
+        assert!(halting.unwrap_err().starts_with("6 bytes of the body"));
+    }
+
+    #[test]
+    fn messages_are_followed_wherever_the_pieces_are_cut() {
+        let whole = [0, 0, 0, 0, 2, 7, 7, 1, 0, 0, 0, 0, 0, 0, 0, 1, 4];
+        for piece in 1..=whole.len() {
+            let pause = MOMENT;
+            let mut messages = Messages {
+                pause,
+                prefix: 0,
+                left: 0,
+            };
+            for data in whole.chunks(piece) {
+                messages.follow(data);
+            }
+            // A message of two bytes, one of none, and the start of one of 260 bytes.
+            assert_eq!((messages.prefix, messages.left), (5, 260), "{piece}");
+        }
     }
 
     #[tokio::test]

@@ -103,6 +103,7 @@ pub(super) const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "Instances that are kept for a next request, of functions that ask for reuse.",
     ),
     ("firebox_connections", None, "Open connections."),
+    ("firebox_grpc_streams", None, "Open ModelStreamInfer calls."),
     (
         "firebox_connections_refused_total",
         None,

@@ -38,7 +38,7 @@ use crate::routing::{Caller, Selector, Version};
 use crate::server::App;
 
 /// What the protocol calls a version: clients that can name nothing else can name a label.
-fn version_or_label(text: &str) -> Result<Selector, Failure> {
+pub(super) fn version_or_label(text: &str) -> Result<Selector, Failure> {
     match text.bytes().next() {
         Some(first) if first.is_ascii_lowercase() => label(text),
         _ => pin(text),
@@ -46,7 +46,7 @@ fn version_or_label(text: &str) -> Result<Selector, Failure> {
 }
 
 /// The version that a request without a body would get.
-fn resolve(
+pub(super) fn resolve(
     app: &App,
     function: &str,
     path: Result<Selector, Failure>,

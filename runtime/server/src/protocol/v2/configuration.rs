@@ -24,50 +24,50 @@ use crate::server::App;
 pub struct ModelConfiguration {
     /// The function.
     #[schema(example = "file-type")]
-    name: String,
+    pub(crate) name: String,
     /// `firebox_onnx` or `firebox_wasm`.
-    platform: &'static str,
-    backend: &'static str,
+    pub(crate) platform: &'static str,
+    pub(crate) backend: &'static str,
     /// The most rows of a run that requests share; 0 where none do.
-    max_batch_size: u32,
-    input: Vec<TensorConfiguration>,
-    output: Vec<TensorConfiguration>,
+    pub(crate) max_batch_size: u32,
+    pub(crate) input: Vec<TensorConfiguration>,
+    pub(crate) output: Vec<TensorConfiguration>,
     /// Where requests share runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    dynamic_batching: Option<DynamicBatching>,
+    pub(crate) dynamic_batching: Option<DynamicBatching>,
     /// `tier`, and what else the manifest says that Triton has no member for.
-    parameters: BTreeMap<&'static str, ConfigurationText>,
-    response_cache: ResponseCaching,
+    pub(crate) parameters: BTreeMap<&'static str, ConfigurationText>,
+    pub(crate) response_cache: ResponseCaching,
 }
 
 /// One input or output.
 #[derive(Serialize, ToSchema)]
 pub struct TensorConfiguration {
-    name: String,
+    pub(crate) name: String,
     #[schema(example = "TYPE_FP32")]
-    data_type: &'static str,
+    pub(crate) data_type: &'static str,
     /// Without the first dimension, where that is a batch; -1 where a dimension is open.
     #[schema(example = json!([2048]))]
-    dims: Vec<i64>,
+    pub(crate) dims: Vec<i64>,
 }
 
 /// How runs are shared.
 #[derive(Serialize, ToSchema)]
 pub struct DynamicBatching {
     /// The longest that a request waits for others.
-    max_queue_delay_microseconds: u64,
+    pub(crate) max_queue_delay_microseconds: u64,
 }
 
 /// A value of the configuration's parameters.
 #[derive(Serialize, ToSchema)]
 pub struct ConfigurationText {
-    string_value: String,
+    pub(crate) string_value: String,
 }
 
 /// Whether answers are kept.
 #[derive(Serialize, ToSchema)]
 pub struct ResponseCaching {
-    enable: bool,
+    pub(crate) enable: bool,
 }
 
 /// How a function is run
@@ -116,7 +116,8 @@ fn told(version: Result<Arc<Version>, Failure>) -> Response {
     }
 }
 
-fn configuration(version: &Version) -> ModelConfiguration {
+/// How a version is run.
+pub fn configuration(version: &Version) -> ModelConfiguration {
     let batching = version.batching();
     let tensor = |spec: &TensorSpec| {
         let mut dims = sizes(spec);

@@ -37,16 +37,16 @@ pub struct IndexRequest {
 pub struct IndexEntry {
     /// The function.
     #[schema(example = "file-type")]
-    name: String,
+    pub(crate) name: String,
     /// The version's number.
     #[schema(example = "1")]
-    version: String,
+    pub(crate) version: String,
     /// `READY` in memory, `LOADING`, or `UNAVAILABLE`: not in memory, and loaded by the next call.
     #[schema(example = "READY")]
-    state: &'static str,
+    pub(crate) state: &'static str,
     /// Why it is not ready.
     #[schema(example = "unloaded")]
-    reason: String,
+    pub(crate) reason: String,
 }
 
 /// A load or unload.
@@ -73,12 +73,18 @@ pub async fn index(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) 
         Ok(request) => request.ready,
         Err(failure) => return failure.into_v2(),
     };
+    Json(entries(&app, ready)).into_response()
+}
+
+/// All versions, or those alone that are in memory, by name and number.
+pub fn entries(app: &App, ready: bool) -> Vec<IndexEntry> {
     let table = app.routing.table();
     let mut versions: Vec<_> = table.versions().collect();
     versions.sort_by_key(|version| (&version.record.function, version.record.number));
     let entries = versions.into_iter().map(|version| entry(version));
-    let entries = entries.filter(|entry| !ready || entry.state == READY);
-    Json(entries.collect::<Vec<_>>()).into_response()
+    entries
+        .filter(|entry| !ready || entry.state == READY)
+        .collect()
 }
 
 const READY: &str = "READY";
@@ -120,19 +126,23 @@ pub async fn load(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let loaded = load_all(&app, &function, &headers, body).await;
+    let request: Result<ChangeRequest, Failure> = read(&headers, body, CHANGE).await;
+    let loaded = match request {
+        Ok(request) => load_all(&app, &function, request.parameters.keys()).await,
+        Err(failure) => Err(failure),
+    };
     loaded.map_or_else(Failure::into_v2, |()| StatusCode::OK.into_response())
 }
 
-async fn load_all(
+/// Loads the versions of a function that take traffic. `parameters` are those beside the name of
+/// the function.
+pub async fn load_all(
     app: &App,
     function: &str,
-    headers: &HeaderMap,
-    body: Body,
+    mut parameters: impl Iterator<Item = &String>,
 ) -> Result<(), Failure> {
-    let request: ChangeRequest = read(headers, body, CHANGE).await?;
     let is_override = |name: &&String| *name == "config" || name.starts_with("file:");
-    if let Some(name) = request.parameters.keys().find(is_override) {
+    if let Some(name) = parameters.find(is_override) {
         return Err(Failure::BadRequest(format!(
             "parameter `{name}`: a load changes nothing of a function; deploy another version \
              instead: POST /v1/functions/{function}/versions"
@@ -178,18 +188,17 @@ pub async fn unload(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let unloaded = unload_all(&app, &function, &headers, body).await;
+    // Nothing here depends on another function, so `unload_dependents` changes nothing.
+    let request: Result<ChangeRequest, Failure> = read(&headers, body, CHANGE).await;
+    let unloaded = match request {
+        Ok(_) => unload_all(&app, &function).await,
+        Err(failure) => Err(failure),
+    };
     unloaded.map_or_else(Failure::into_v2, |()| StatusCode::OK.into_response())
 }
 
-async fn unload_all(
-    app: &App,
-    function: &str,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(), Failure> {
-    // Nothing here depends on another function, so `unload_dependents` changes nothing.
-    let _: ChangeRequest = read(headers, body, CHANGE).await?;
+/// Drops all versions of a function from memory.
+pub async fn unload_all(app: &App, function: &str) -> Result<(), Failure> {
     let versions: Vec<_> = {
         let table = app.routing.table();
         let (_, route) = table.route(function)?;

@@ -32,6 +32,17 @@ pub struct Wanted {
     pub binary: bool,
 }
 
+impl Wanted {
+    /// These outputs, or all where there are none, in a protocol that has one form for them.
+    pub fn named(names: Vec<String>) -> Self {
+        let output = |name| WantedOutput { name, binary: None };
+        Self {
+            outputs: names.into_iter().map(output).collect(),
+            binary: true,
+        }
+    }
+}
+
 /// One output that is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedOutput {

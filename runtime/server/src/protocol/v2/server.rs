@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::server::App;
 
 /// What is served beyond the protocol, by the names that Triton has for it.
-const EXTENSIONS: &[&str] = &[
+pub const EXTENSIONS: &[&str] = &[
     "binary_tensor_data",
     "model_configuration",
     "model_repository",

@@ -26,65 +26,65 @@ pub struct Statistics {
 pub struct VersionStatistics {
     /// The function.
     #[schema(example = "file-type")]
-    name: String,
+    pub(crate) name: String,
     /// The version's number.
     #[schema(example = "1")]
-    version: String,
+    pub(crate) version: String,
     /// When it answered last, in milliseconds since 1970; 0 where it never did.
-    last_inference: u64,
+    pub(crate) last_inference: u64,
     /// Inferences that it answered: rows, where requests may share runs of its model.
-    inference_count: u64,
+    pub(crate) inference_count: u64,
     /// Runs: of its model, or of its component.
-    execution_count: u64,
-    inference_stats: InferenceStatistics,
+    pub(crate) execution_count: u64,
+    pub(crate) inference_stats: InferenceStatistics,
     /// Always empty: no answer comes in several responses.
     #[schema(value_type = Object)]
-    response_stats: serde_json::Map<String, serde_json::Value>,
+    pub(crate) response_stats: serde_json::Map<String, serde_json::Value>,
     /// Runs of its models by their rows.
-    batch_stats: Vec<BatchStatistics>,
+    pub(crate) batch_stats: Vec<BatchStatistics>,
     /// Its weights in memory.
-    memory_usage: Vec<MemoryUsage>,
+    pub(crate) memory_usage: Vec<MemoryUsage>,
 }
 
 /// Requests, and where their time went.
 #[derive(Serialize, ToSchema)]
 pub struct InferenceStatistics {
     /// Answered, from head to answer.
-    success: StatisticDuration,
+    pub(crate) success: StatisticDuration,
     /// Refused or failed.
-    fail: StatisticDuration,
+    pub(crate) fail: StatisticDuration,
     /// Waiting: to be let in, for a cold start, for an instance, for a compute thread.
-    queue: StatisticDuration,
+    pub(crate) queue: StatisticDuration,
     /// Receiving and decoding.
-    compute_input: StatisticDuration,
+    pub(crate) compute_input: StatisticDuration,
     /// Computing, in the component and its models.
-    compute_infer: StatisticDuration,
+    pub(crate) compute_infer: StatisticDuration,
     /// Encoding.
-    compute_output: StatisticDuration,
+    pub(crate) compute_output: StatisticDuration,
     /// Answered by the cache.
-    cache_hit: StatisticDuration,
+    pub(crate) cache_hit: StatisticDuration,
     /// Looked up in the cache in vain; the time of that is not measured.
-    cache_miss: StatisticDuration,
+    pub(crate) cache_miss: StatisticDuration,
 }
 
 /// How often, and how long in all.
 #[derive(Serialize, ToSchema)]
 pub struct StatisticDuration {
-    count: u64,
+    pub(crate) count: u64,
     /// Nanoseconds.
-    ns: u64,
+    pub(crate) ns: u64,
 }
 
 /// Runs with so many rows.
 #[derive(Serialize, ToSchema)]
 pub struct BatchStatistics {
-    batch_size: u64,
+    pub(crate) batch_size: u64,
     /// Putting rows together.
-    compute_input: StatisticDuration,
+    pub(crate) compute_input: StatisticDuration,
     /// Computing.
-    compute_infer: StatisticDuration,
+    pub(crate) compute_infer: StatisticDuration,
     /// Taking rows apart.
-    compute_output: StatisticDuration,
+    pub(crate) compute_output: StatisticDuration,
 }
 
 /// Memory of one kind.
@@ -93,9 +93,9 @@ pub struct MemoryUsage {
     /// `CPU`, or `GPU` where the manifest asks for one.
     #[serde(rename = "type")]
     #[schema(example = "CPU")]
-    kind: &'static str,
-    id: u64,
-    byte_size: u64,
+    pub(crate) kind: &'static str,
+    pub(crate) id: u64,
+    pub(crate) byte_size: u64,
 }
 
 impl StatisticDuration {
@@ -112,7 +112,24 @@ impl StatisticDuration {
 }
 
 impl VersionStatistics {
-    fn of(version: &Version) -> Self {
+    /// Those of all versions that were called since the server started, by name and number.
+    pub fn of_all(app: &App) -> Vec<Self> {
+        let table = app.routing.table();
+        let called = table.versions().filter(|version| version.was_called());
+        let mut versions: Vec<_> = called.collect();
+        versions.sort_by_key(|version| (&version.record.function, version.record.number));
+        versions.into_iter().map(|v| Self::of(v)).collect()
+    }
+
+    /// Those of each version of a function.
+    pub fn of_function(app: &App, function: &str) -> Result<Vec<Self>, Failure> {
+        let table = app.routing.table();
+        let (_, route) = table.route(function)?;
+        Ok(route.versions.values().map(|v| Self::of(v)).collect())
+    }
+
+    /// Those of one version.
+    pub fn of(version: &Version) -> Self {
         let told = version.statistics();
         let runs: Runs = version.terms.runs();
         let infer = told.infer.sum();
@@ -168,13 +185,8 @@ fn memory(version: &Version) -> Vec<MemoryUsage> {
     ),
 )]
 pub async fn all(State(app): State<Arc<App>>) -> Response {
-    let table = app.routing.table();
-    let called = table.versions().filter(|version| version.was_called());
-    let mut versions: Vec<_> = called.collect();
-    versions.sort_by_key(|version| (&version.record.function, version.record.number));
-    let model_stats = versions.into_iter().map(|v| VersionStatistics::of(v));
     Json(Statistics {
-        model_stats: model_stats.collect(),
+        model_stats: VersionStatistics::of_all(&app),
     })
     .into_response()
 }
@@ -189,17 +201,10 @@ pub async fn all(State(app): State<Arc<App>>) -> Response {
     ),
 )]
 pub async fn model(State(app): State<Arc<App>>, Path(function): Path<String>) -> Response {
-    let table = app.routing.table();
-    let route = match table.route(&function) {
-        Ok((_, route)) => route,
-        Err(failure) => return failure.into_v2(),
-    };
-    let versions = route.versions.values();
-    let model_stats = versions.map(|version| VersionStatistics::of(version));
-    Json(Statistics {
-        model_stats: model_stats.collect(),
-    })
-    .into_response()
+    match VersionStatistics::of_function(&app, &function) {
+        Ok(model_stats) => Json(Statistics { model_stats }).into_response(),
+        Err(failure) => failure.into_v2(),
+    }
 }
 
 /// What a version has answered
