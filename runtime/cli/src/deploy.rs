@@ -177,6 +177,7 @@ fn account(version: &VersionInfo) -> String {
     };
     let latency = version.reference_latency_ms.map(output::milliseconds);
     let mut facts = vec![
+        ("kind", version.kind.clone()),
         ("digest", version.digest.clone()),
         ("size", output::bytes(version.bundle_bytes)),
         ("traffic", percent(version.share_bp)),
@@ -263,7 +264,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             account(&version),
-            "adder version 2\n  digest             sha256:ab\n  size               2.00 KiB\n  \
+            "adder version 2\n  kind               model\n  digest             sha256:ab\n  size               2.00 KiB\n  \
              traffic            0%\n  reference latency  1.50 ms\n\
              It takes no traffic yet: firebox traffic adder 2=100"
         );

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use firebox_engine::Signature;
-use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wizer::{WasmtimeWizerComponent, Wizer};
 
@@ -12,11 +11,13 @@ use crate::bindings::{Function, FunctionPre};
 use crate::component::Call;
 use crate::engine::Inner;
 use crate::state::{Grants, State};
-use crate::{Assets, CompileError, Limits, Network, Sandbox, convert};
+use crate::{Assets, CompileError, Kind, Limits, Network, Sandbox, convert};
 
 /// A component, compiled.
 #[derive(Clone, Debug)]
 pub struct Compiled {
+    /// What it is.
+    pub kind: Kind,
     /// Machine code for [`Sandbox::link`]; store it in a file as it is.
     pub code: Vec<u8>,
     /// What `describe` said.
@@ -34,58 +35,16 @@ impl Sandbox {
     /// # Errors
     /// See [`CompileError`]; each says what to do.
     pub async fn compile(&self, wasm: &[u8], assets: &Assets) -> Result<Compiled, CompileError> {
-        check(wasm)?;
+        let kind = Kind::of(wasm)?;
+        if kind != Kind::Function {
+            return Err(CompileError::UnservedKind { kind });
+        }
         let (inner, wasm, assets) = (self.inner.clone(), wasm.to_vec(), assets.clone());
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || runtime.block_on(inner.compile(&wasm, assets)))
             .await
             .unwrap_or_else(|error| Err(CompileError::Host(error.to_string())))
     }
-}
-
-/// What can be told without compiling: the kind of file, and the names of its exports.
-fn check(wasm: &[u8]) -> Result<(), CompileError> {
-    if !wasm.starts_with(b"\0asm") {
-        let found = match wasm.first_chunk::<4>() {
-            Some(first) => format!("`{}`", first.escape_ascii()),
-            None => format!("{} bytes", wasm.len()),
-        };
-        return Err(CompileError::NotWasm { found });
-    }
-    let invalid = |error: wasmparser::BinaryReaderError| CompileError::Invalid {
-        reason: error.to_string(),
-    };
-    let mut exports = Vec::new();
-    let mut depth = 0;
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload.map_err(invalid)? {
-            Payload::Version {
-                encoding: Encoding::Module,
-                ..
-            } if depth == 0 => {
-                return Err(CompileError::CoreModule);
-            }
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth -= 1,
-            Payload::ComponentExportSection(section) if depth == 0 => {
-                for export in section {
-                    exports.push(export.map_err(invalid)?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    for name in ["init", "describe", "infer"] {
-        if !exports.iter().any(|export| export == name) {
-            let found = if exports.is_empty() {
-                "nothing".into()
-            } else {
-                exports.join(", ")
-            };
-            return Err(CompileError::MissingExport { name, found });
-        }
-    }
-    Ok(())
 }
 
 impl Inner {
@@ -122,6 +81,7 @@ impl Inner {
             .serialize()
             .map_err(|error| CompileError::Host(error.to_string()))?;
         Ok(Compiled {
+            kind: Kind::Function,
             code,
             signature,
             snapshot,

@@ -3,7 +3,7 @@
 //!
 //! The way of a component, and the file of each step:
 //!
-//! 1. [`Sandbox::compile`] (`compile.rs`) checks it, runs its `init` once,
+//! 1. [`Sandbox::compile`] (`compile.rs`) finds its kind (`kind.rs`), runs its `init` once,
 //!    snapshots what that left in memory, and compiles the result.
 //! 2. [`Sandbox::link`] (`component.rs`) maps the compiled code from a file and
 //!    resolves its imports.
@@ -64,6 +64,7 @@ mod cpu;
 mod engine;
 mod epoch;
 mod error;
+mod kind;
 mod limits;
 mod models;
 mod network;
@@ -80,5 +81,6 @@ pub use config::{Limits, Pooling, SandboxConfig};
 pub use cpu::CpuMeter;
 pub use engine::Sandbox;
 pub use error::{CompileError, ErrorCode, GuestError, InvokeError, LinkError, SandboxError};
+pub use kind::Kind;
 pub use models::{ModelError, Models};
 pub use network::Network;

@@ -188,10 +188,11 @@ async fn validate(
     });
     let assets = assets.await?;
     let ready = code::ready(app, folder, new, &wasm, &assets).await?;
+    new.kind = ready.kind;
     new.compiled = Some(ready.file);
     new.snapshot = ready.snapshot;
     let network = Network::new(new.manifest.network.hosts.iter().cloned());
-    warm.code = Some(Arc::new(Code::new(ready.component, assets, network)));
+    warm.code = Some(Arc::new(Code::new(ready.program, assets, network)));
     Ok((warm, ready.signature))
 }
 

@@ -14,7 +14,7 @@ use super::{Answer, Question};
 use crate::cost::Meter;
 use crate::metrics::Clock;
 use crate::problem::Failure;
-use crate::residency::{Loaded, Warm};
+use crate::residency::{Loaded, Program, Warm};
 use crate::routing::Version;
 use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
 
@@ -140,7 +140,9 @@ impl CallModels {
             network: code.network.clone(),
             reuse,
         };
-        let response = code.component.invoke(request, context).await;
+        let response = match &code.program {
+            Program::Function(component) => component.invoke(request, context).await,
+        };
         let response = response.map_err(refusal)?;
         self.guest.add(response.usage.guest);
         Ok(Answer {
