@@ -71,6 +71,14 @@ pub enum CompileError {
         /// Which, and how.
         reason: String,
     },
+    /// The handler has another type than in wasi:http.
+    #[error(
+        "the component's wasi:http/incoming-handler doesn't fit that of WASI 0.2: {reason}; build it with newer tools"
+    )]
+    WrongHandler {
+        /// How.
+        reason: String,
+    },
     /// It imports something that the host does not give.
     #[error(
         "the component imports `{name}`, which this host doesn't give: {reason}; functions can import WASI 0.2, wasi:http and wasi:nn@0.2.0-rc-2024-10-28"
@@ -81,10 +89,10 @@ pub enum CompileError {
         /// Missing, or of another type.
         reason: String,
     },
-    /// `init` or `describe` did not return.
+    /// `init`, `describe` or the making of an instance failed.
     #[error("the component's `{function}` failed: {error}")]
     Start {
-        /// `init` or `describe`.
+        /// `init`, `describe` or `start`.
         function: &'static str,
         /// How.
         error: InvokeError,
@@ -139,6 +147,12 @@ pub enum InvokeError {
         stderr: String,
         /// The wasm frames, innermost first. For the function's owner.
         backtrace: String,
+    },
+    /// It was given an HTTP request and gave no whole response to it.
+    #[error("the function gave no response: {reason}")]
+    NoResponse {
+        /// What it did instead.
+        reason: String,
     },
     /// It took too long, computing or waiting.
     #[error("the function did not answer within {limit:?}")]

@@ -428,6 +428,11 @@ impl Clock {
     pub fn get(&self) -> Duration {
         Duration::from_nanos(self.0.load(Relaxed))
     }
+
+    /// The sum so far; what comes is counted from zero.
+    pub fn take(&self) -> Duration {
+        Duration::from_nanos(self.0.swap(0, Relaxed))
+    }
 }
 
 #[cfg(test)]

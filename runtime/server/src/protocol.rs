@@ -17,6 +17,7 @@ pub mod arrays;
 pub mod body;
 pub mod control;
 pub mod cost;
+pub mod handler;
 pub mod info;
 pub mod invoke;
 pub mod jobs;

@@ -136,6 +136,20 @@ impl Version {
         }
     }
 
+    /// Whether it answers HTTP requests itself.
+    pub fn takes_requests(&self) -> Result<(), Failure> {
+        match (self.is_model(), self.record.kind) {
+            (false, Kind::Http) => Ok(()),
+            _ => Err(Failure::Conflict(format!(
+                "{} is of the kind `{}` and answers no HTTP requests of its own; call it by POST \
+                 /v1/functions/{}/invoke",
+                self.title(),
+                self.kind(),
+                self.record.function
+            ))),
+        }
+    }
+
     /// Checks that it can be asked this; the inputs only of a model alone, as a component checks
     /// its own.
     pub fn check(&self, inputs: &Named) -> Result<(), Failure> {

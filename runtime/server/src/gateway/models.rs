@@ -56,6 +56,7 @@ pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
         InvokeError::Cpu { limit } => Failure::Cpu { limit },
         InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
         InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
+        InvokeError::NoResponse { .. } => Failure::NoResponse(error.to_string()),
         InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
     }
 }
@@ -142,6 +143,10 @@ impl CallModels {
         };
         let response = match &code.program {
             Program::Function(component) => component.invoke(request, context).await,
+            Program::Http(_) => {
+                let reason = "a handler of HTTP requests was asked in tensors";
+                Err(InvokeError::Host(reason.into()))
+            }
         };
         let response = response.map_err(refusal)?;
         self.guest.add(response.usage.guest);

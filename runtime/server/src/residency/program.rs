@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use firebox_registry::Kind;
-use firebox_sandbox::{Component, LinkError, Sandbox};
+use firebox_sandbox::{Component, Handler, LinkError, Sandbox};
 
 /// Code that can be called, each kind in its own way.
 pub enum Program {
     /// Tensors in, tensors out.
     Function(Component),
+    /// A request in, a response out.
+    Http(Handler),
 }
 
 impl Program {
@@ -25,7 +27,8 @@ impl Program {
     ) -> Result<Self, LinkError> {
         match kind {
             Kind::Function => sandbox.link(cwasm, snapshot).map(Self::Function),
-            Kind::Http | Kind::Command => Err(LinkError::Imports {
+            Kind::Http => sandbox.link_handler(cwasm).map(Self::Http),
+            Kind::Command => Err(LinkError::Imports {
                 path: cwasm.to_owned(),
                 reason: format!("code of the kind `{kind}` is not run by this build"),
             }),
