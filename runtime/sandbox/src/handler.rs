@@ -241,7 +241,10 @@ impl ResponseBody {
     }
 
     /// The next piece that the guest has written already.
-    fn written(&mut self, waker: &mut Waker<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+    fn written(
+        &mut self,
+        waker: &mut Waker<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(waker));
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(frame)),
@@ -271,7 +274,9 @@ impl ResponseBody {
     /// Whether the body's time is over.
     fn late(&mut self, waker: &mut Waker<'_>) -> bool {
         let until = self.until;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
         timer.as_mut().poll(waker).is_ready()
     }
 }

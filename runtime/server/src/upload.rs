@@ -16,8 +16,8 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    BundleError, Commit, Digest, FunctionName, Kind, Manifest, NewVersion, StoredFile, UnpackLimits,
-    Unpacked, bundle,
+    BundleError, Commit, Digest, FunctionName, Kind, Manifest, NewVersion, StoredFile,
+    UnpackLimits, Unpacked, bundle,
 };
 use firebox_sandbox::{Assets, Network};
 use http_body_util::BodyExt;
@@ -204,7 +204,11 @@ fn fits_handler(manifest: &Manifest) -> Result<(), Failure> {
     let reuse = manifest.function.as_ref().is_some_and(|f| f.reuse);
     let wrong = [
         (manifest.cache.is_some(), "[cache]", "answers are not kept"),
-        (reuse, "[function] reuse", "each request has an instance of its own"),
+        (
+            reuse,
+            "[function] reuse",
+            "each request has an instance of its own",
+        ),
         (
             manifest.sample.is_some(),
             "[sample]",

@@ -80,8 +80,7 @@ impl Gateway {
         let models = CallModels::new(lease.warm.clone(), self.scheduler.clone(), terms);
         let models = Arc::new(models.metered(&call.meter));
         let code = lease.warm.code.clone();
-        let Some((code, Program::Http(handler))) =
-            code.as_ref().map(|code| (code, &code.program))
+        let Some((code, Program::Http(handler))) = code.as_ref().map(|code| (code, &code.program))
         else {
             return Err(Failure::Internal(
                 "the version's code is of another kind than its record says".into(),
@@ -301,7 +300,8 @@ impl Drop for Answering {
                 told.failure(error, "the function failed after its answer");
             }
             let late = told.version.account.meter();
-            late.guest.add(told.meter.guest.get().saturating_sub(charged));
+            late.guest
+                .add(told.meter.guest.get().saturating_sub(charged));
             drop(held);
         });
     }

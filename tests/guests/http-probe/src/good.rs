@@ -31,13 +31,24 @@ pub fn seen(request: &IncomingRequest, target: &str, out: ResponseOutparam) {
     for (name, value) in request.headers().entries() {
         text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(&value)));
     }
-    begin(out, 200, &[("x-own", "yes"), ("server-timing", "own;dur=1")]).end(&text);
+    begin(
+        out,
+        200,
+        &[("x-own", "yes"), ("server-timing", "own;dur=1")],
+    )
+    .end(&text);
 }
 
 /// Answers with the status `code` and no body.
 pub fn status(query: &str, out: ResponseOutparam) {
     let code = u16::try_from(number(query, "code", 204)).unwrap();
     begin(out, code, &[]).end("");
+}
+
+/// Reads the whole body, and then says how long it was.
+pub fn count(request: IncomingRequest, out: ResponseOutparam) {
+    let bytes = whole(request.consume().unwrap()).len();
+    begin(out, 200, &[]).end(&format!("{bytes} bytes\n"));
 }
 
 /// Sends back what comes, as it comes; then trailers: the number of bytes, and the trailer `x-sent`
@@ -124,7 +135,9 @@ pub fn call(query: &str, out: ResponseOutparam) {
     let request = OutgoingRequest::new(Fields::new());
     request.set_scheme(Some(&Scheme::Http)).unwrap();
     request.set_authority(Some(authority)).unwrap();
-    request.set_path_with_query(Some("/v2/health/live")).unwrap();
+    request
+        .set_path_with_query(Some("/v2/health/live"))
+        .unwrap();
     let said = match outgoing_handler::handle(request, None) {
         Err(error) => format!("refused: {error:?}"),
         Ok(coming) => {

@@ -48,6 +48,7 @@ impl Guest for Probe {
             "/" | "/hello" => good::hello(out),
             "/seen" => good::seen(&request, &target, out),
             "/status" => good::status(query, out),
+            "/count" => good::count(request, out),
             "/echo" => good::echo(request, out),
             "/events" => good::events(query, out),
             "/length" => good::length(query, out),
@@ -112,7 +113,9 @@ impl Answer {
 fn number(query: &str, name: &str, usual: u64) -> u64 {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(key, _)| *key == name);
-    values.next().map_or(usual, |(_, value)| value.parse().unwrap())
+    values
+        .next()
+        .map_or(usual, |(_, value)| value.parse().unwrap())
 }
 
 fn sleep(ms: u64) {
