@@ -115,6 +115,7 @@ async fn a_component_without_a_manifest_is_deployed_and_answers() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(said.contains("kind               http"), "{said}");
+    assert!(said.contains("below /f/hello/"), "{said}");
     let info = server.get("/v1/functions/hello/versions/1").await.json();
     assert_eq!(info["kind"], "http");
     for path in ["/f/hello", "/f/hello/", "/f/hello/hello"] {
@@ -181,8 +182,18 @@ async fn statuses_and_methods_without_a_body_have_none() {
     assert!(said.contains("content-length: 9\r\n"), "{said}");
     assert!(said.ends_with("\r\n\r\n"), "{said}");
     at_rest(&server).await;
+    // 204, 304 and 200.
     counted(&server, "firebox_requests_total", &["2xx"], 3.0).await;
     assert_eq!(server.metric("firebox_requests_total", &["5xx"]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_does_not_keep_an_instance() {
+    let server = probe("[limits]\ndeadline = \"1s\"\n").await;
+    let said = exchange(&server, "HEAD /f/probe/endless HTTP/1.1").await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    at_rest(&server).await;
+    counted(&server, "firebox_requests_total", &["2xx"], 1.0).await;
 }
 
 #[tokio::test]

@@ -205,9 +205,14 @@ impl Answering {
         }
     }
 
-    /// Reads the body for nobody.
+    /// Reads the body for nobody, no longer than a head may take: nobody waits for its end.
     async fn read_out(mut self) {
-        while let Some(Ok(_)) = self.frame().await {}
+        let limit = self.told.version.record.manifest.limits.deadline;
+        let reading = async { while let Some(Ok(_)) = self.frame().await {} };
+        if tokio::time::timeout(limit, reading).await.is_err() {
+            self.conclude(self.status);
+            self.body = None;
+        }
     }
 
     /// Records the call.
