@@ -164,10 +164,8 @@ impl Handler {
         let out = http.new_response_outparam(sender).map_err(host)?;
         let pre = self.pre.clone();
         let guest = async move {
-            let proxy = call
-                .run(async |store| pre.instantiate_async(store).await)
-                .await?;
             call.run(async |store| {
+                let proxy = pre.instantiate_async(&mut *store).await?;
                 let handler = proxy.wasi_http_incoming_handler();
                 handler.call_handle(store, request, out).await
             })
