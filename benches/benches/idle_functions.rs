@@ -80,6 +80,7 @@ fn copy(registry: &Registry, one: &VersionRecord) -> NewVersion {
         file.map(|file: firebox_registry::StoredFile| registry.blob(&file.digest).unwrap())
     };
     NewVersion {
+        kind: one.kind,
         digest: one.digest,
         bundle_bytes: one.bundle_bytes,
         author: one.author.clone(),

@@ -180,7 +180,7 @@ async fn a_snapshot_is_made_where_there_is_an_init() {
         .await
         .expect(200)
         .json();
-    assert_eq!(info["kind"], "component");
+    assert_eq!(info["kind"], "function");
     assert_eq!(info["snapshot"], true);
     assert!(info["reference_latency_ms"].as_f64().unwrap() > 0.0);
     assert!(info["models"]["minilm"]["bytes"].as_u64().unwrap() > 80_000_000);

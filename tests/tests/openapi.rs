@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use firebox_tests::client::{Answer, send};
 use firebox_tests::schema::faults;
-use firebox_tests::{Bundle, Server, onnx};
+use firebox_tests::{Bundle, Server, guests, onnx};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -301,12 +301,31 @@ async fn every_path_answers_as_it_is_described() {
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
     }
     jobs(&mut description, &server).await;
+    handlers(&mut description, &server).await;
     let never: Vec<String> = description
         .operations()
         .difference(&description.called)
         .cloned()
         .collect();
     assert!(never.is_empty(), "described and never called: {never:?}");
+}
+
+/// What is said of functions that answer HTTP requests themselves.
+async fn handlers(description: &mut Description, server: &Server) {
+    let component = guests::component_of(&guests::guest("http-probe"));
+    server
+        .deploy("probe", &Bundle::of_component(component))
+        .await;
+    for (method, path, body, status) in [
+        ("get", "/f/probe/hello", None, 200),
+        ("get", "/f/probe/trap", None, 502),
+        ("get", "/f/nobody/hello", None, 404),
+        ("post", "/f/probe/count", Some(json!({})), 200),
+        ("post", "/f/adder/count", Some(json!({})), 404),
+    ] {
+        let answer = description.call(server, method, path, body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+    }
 }
 
 /// What is said of jobs, whose paths have ids.

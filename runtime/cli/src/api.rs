@@ -54,7 +54,7 @@ pub struct VersionInfo {
     /// Who uploaded it.
     #[serde(default)]
     pub author: String,
-    /// `model` or `component`.
+    /// `model`, `function`, `http` or `command`.
     pub kind: String,
     /// `realtime`, `on-demand` or `batch`.
     pub tier: String,

@@ -22,15 +22,16 @@ use crate::output::{self, Format, percent};
 /// `firebox deploy`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A project folder is built first. An .onnx file becomes a function of that model alone, named after
-the file. The first version of a function takes all traffic, later ones none until told.
+A project folder is built first. An .onnx file becomes a function of that model alone, a .wasm file
+one of that component alone, named after the file. The first version of a function takes all traffic, later ones none until told.
 
 Examples:
   firebox deploy greeter
   firebox deploy greeter/greeter.firebox --name welcome
-  firebox deploy adder.onnx")]
+  firebox deploy adder.onnx
+  firebox deploy hello.wasm")]
 pub struct DeployArgs {
-    /// A project folder, a bundle, or an ONNX model
+    /// A project folder, a bundle, an ONNX model, or a component
     path: PathBuf,
     /// The function's name, where it is not to be the manifest's or the model's
     #[arg(long)]
@@ -63,7 +64,7 @@ fn bundle(path: &Path, named_by_itself: bool) -> Result<(PathBuf, Option<Functio
     }
     if !path.exists() {
         return Err(Failure::new(format!("{} is not there", path.display()))
-            .hint("deploy takes a project folder, a bundle, or an .onnx file"));
+            .hint("deploy takes a project folder, a bundle, an .onnx or a .wasm file"));
     }
     let name = match path.extension().and_then(|extension| extension.to_str()) {
         _ if !named_by_itself => None,
@@ -177,6 +178,7 @@ fn account(version: &VersionInfo) -> String {
     };
     let latency = version.reference_latency_ms.map(output::milliseconds);
     let mut facts = vec![
+        ("kind", version.kind.clone()),
         ("digest", version.digest.clone()),
         ("size", output::bytes(version.bundle_bytes)),
         ("traffic", percent(version.share_bp)),
@@ -197,11 +199,15 @@ fn account(version: &VersionInfo) -> String {
         ("off from f32", format!("{}: {most}{cosine}", off.output))
     }));
     let facts = output::facts(&facts);
+    let way = match &*version.kind {
+        "http" => format!("\nIt answers requests of its own: below /f/{name}/"),
+        _ => String::new(),
+    };
     let next = match version.share_bp {
         0 => format!("\nIt takes no traffic yet: firebox traffic {name} {number}=100"),
         _ => String::new(),
     };
-    format!("{name} version {number}{known}\n{facts}{next}")
+    format!("{name} version {number}{known}\n{facts}{way}{next}")
 }
 
 #[cfg(test)]
@@ -263,7 +269,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             account(&version),
-            "adder version 2\n  digest             sha256:ab\n  size               2.00 KiB\n  \
+            "adder version 2\n  kind               model\n  digest             sha256:ab\n  size               2.00 KiB\n  \
              traffic            0%\n  reference latency  1.50 ms\n\
              It takes no traffic yet: firebox traffic adder 2=100"
         );

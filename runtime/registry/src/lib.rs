@@ -29,6 +29,7 @@ pub mod bundle;
 mod digest;
 mod error;
 mod job;
+mod kind;
 mod manifest;
 mod names;
 mod nearest;
@@ -49,6 +50,7 @@ pub use error::RegistryError;
 pub use job::{
     InvalidJobId, JobId, JobMove, JobProgress, JobProtocol, JobRecord, JobState, NewJob,
 };
+pub use kind::Kind;
 pub use manifest::{
     Batching, Cache, Device, FunctionSection, Limits, Manifest, ManifestError, ModelSection,
     Network, Precision, Sample, Scaling, Tier,

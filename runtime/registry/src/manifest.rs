@@ -159,9 +159,23 @@ pub struct Limits {
     /// Tensors that one instance holds at the host.
     #[serde(skip_serializing_if = "is_usual_tensors")]
     pub tensors: ByteSize,
+    /// How long an answer may go on after its head, where the function answers HTTP requests; see
+    /// [`Limits::stream`].
+    #[serde(with = "sizes::optional_time", skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Duration>,
     /// Requests of the function that run at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<NonZeroU32>,
+}
+
+/// Of one answer's body, unless the manifest says otherwise.
+const USUAL_STREAM: Duration = Duration::from_secs(5 * 60);
+
+impl Limits {
+    /// How long the body of an answer may go on after its head.
+    pub fn stream(&self) -> Duration {
+        self.stream.unwrap_or(USUAL_STREAM)
+    }
 }
 
 /// Of one instance, unless the manifest says otherwise.
@@ -179,6 +193,7 @@ impl Default for Limits {
             deadline: Duration::from_secs(10),
             cpu: None,
             tensors: USUAL_TENSORS,
+            stream: None,
             concurrency: None,
         }
     }
@@ -414,6 +429,12 @@ impl Manifest {
                 DAY,
             ),
             (
+                "limits.stream",
+                self.limits.stream(),
+                Duration::from_millis(1),
+                DAY,
+            ),
+            (
                 "scaling.keep_alive",
                 self.scaling.keep_alive,
                 Duration::ZERO,
@@ -501,7 +522,14 @@ const KEYS: [(&str, &[&str]); 9] = [
     ("models.*.batching", Batching::KEYS),
     (
         "limits",
-        &["memory", "deadline", "cpu", "tensors", "concurrency"],
+        &[
+            "memory",
+            "deadline",
+            "cpu",
+            "tensors",
+            "stream",
+            "concurrency",
+        ],
     ),
     ("scaling", &["keep_alive"]),
     ("cache", &["ttl", "max_bytes"]),

@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, FunctionName, Manifest, Policy, PolicyRecord, RegistryError, Revision, Split, Unpacked,
-    VersionNumber,
+    Digest, FunctionName, Kind, Manifest, Policy, PolicyRecord, RegistryError, Revision, Split,
+    Unpacked, VersionNumber,
 };
 
 /// The schema that this build writes. It reads this and all before: 1 had policies without
-/// revision, author and split.
-pub(crate) const SCHEMA: u32 = 2;
+/// revision, author and split, 2 only code of the kind [`Function`](Kind::Function).
+pub(crate) const SCHEMA: u32 = 3;
 
 /// The author of what was set before authors were kept, or by callers who gave no name.
 pub(crate) const UNKNOWN_AUTHOR: &str = "unknown";
@@ -49,6 +49,9 @@ pub struct VersionRecord {
     pub bundle: Option<StoredFile>,
     /// What its `firebox.toml` said.
     pub manifest: Manifest,
+    /// What its code is; versions from before there were several kinds say nothing.
+    #[serde(default)]
+    pub kind: Kind,
     /// The WebAssembly component.
     pub component: Option<StoredFile>,
     /// The component's machine code, as this machine's build of Firebox wants it.
@@ -162,6 +165,8 @@ pub struct NewVersion {
     pub bundle: Option<PathBuf>,
     /// See [`VersionRecord::manifest`].
     pub manifest: Manifest,
+    /// See [`VersionRecord::kind`].
+    pub kind: Kind,
     /// The component's file.
     pub component: Option<PathBuf>,
     /// The file of the component's machine code.
@@ -190,6 +195,7 @@ impl From<Unpacked> for NewVersion {
             author: unknown_author(),
             bundle: None,
             manifest: unpacked.manifest,
+            kind: Kind::default(),
             component: unpacked.component,
             compiled: None,
             models: unpacked.models,

@@ -192,6 +192,7 @@ impl Registry {
             author,
             bundle,
             manifest: new.manifest,
+            kind: new.kind,
             component,
             compiled,
             models,

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use firebox_registry::{
-    Commit, Digest, FunctionName, Manifest, NewVersion, Policy, Registry, VersionNumber,
+    Commit, Digest, FunctionName, Kind, Manifest, NewVersion, Policy, Registry, VersionNumber,
 };
 
 const ROUNDS: u64 = 12;
@@ -129,6 +129,7 @@ fn commit_forever(dir: &Path) -> ! {
             path
         };
         let new = NewVersion {
+            kind: Kind::default(),
             digest: Digest::of(&next.to_be_bytes()),
             bundle_bytes: 4,
             author: "the test".to_owned(),

@@ -4,22 +4,24 @@
 use std::sync::Arc;
 
 use firebox_engine::Signature;
-use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wizer::{WasmtimeWizerComponent, Wizer};
 
 use crate::bindings::{Function, FunctionPre};
 use crate::component::Call;
 use crate::engine::Inner;
 use crate::state::{Grants, State};
-use crate::{Assets, CompileError, Limits, Network, Sandbox, convert};
+use crate::{Assets, CompileError, Kind, Limits, Network, Sandbox, convert};
 
 /// A component, compiled.
 #[derive(Clone, Debug)]
 pub struct Compiled {
+    /// What it is.
+    pub kind: Kind,
     /// Machine code for [`Sandbox::link`]; store it in a file as it is.
     pub code: Vec<u8>,
-    /// What `describe` said.
+    /// What `describe` said; empty where the kind has none.
     pub signature: Signature,
     /// Whether instances start from the memory that `init` left. If not,
     /// `init` runs at the start of each request.
@@ -27,65 +29,26 @@ pub struct Compiled {
 }
 
 impl Sandbox {
-    /// Checks a component, runs its `init` once, snapshots and compiles it, and
-    /// asks it for its signature. Takes seconds of a thread outside tokio's
-    /// workers; `init` can read the assets.
+    /// Checks a component and compiles it. One of the `firebox:function` world runs its `init`
+    /// once, is snapshotted, and is asked for its signature; of any other kind, an instance is
+    /// made and dropped. Takes seconds of a thread outside tokio's workers; `init` can read the
+    /// assets.
     ///
     /// # Errors
     /// See [`CompileError`]; each says what to do.
     pub async fn compile(&self, wasm: &[u8], assets: &Assets) -> Result<Compiled, CompileError> {
-        check(wasm)?;
+        let kind = Kind::of(wasm)?;
         let (inner, wasm, assets) = (self.inner.clone(), wasm.to_vec(), assets.clone());
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || runtime.block_on(inner.compile(&wasm, assets)))
+        let compile = move || match kind {
+            Kind::Function => runtime.block_on(inner.compile(&wasm, assets)),
+            Kind::Http => runtime.block_on(inner.compile_handler(&wasm, &assets)),
+            Kind::Command => Err(CompileError::UnservedKind { kind }),
+        };
+        tokio::task::spawn_blocking(compile)
             .await
             .unwrap_or_else(|error| Err(CompileError::Host(error.to_string())))
     }
-}
-
-/// What can be told without compiling: the kind of file, and the names of its exports.
-fn check(wasm: &[u8]) -> Result<(), CompileError> {
-    if !wasm.starts_with(b"\0asm") {
-        let found = match wasm.first_chunk::<4>() {
-            Some(first) => format!("`{}`", first.escape_ascii()),
-            None => format!("{} bytes", wasm.len()),
-        };
-        return Err(CompileError::NotWasm { found });
-    }
-    let invalid = |error: wasmparser::BinaryReaderError| CompileError::Invalid {
-        reason: error.to_string(),
-    };
-    let mut exports = Vec::new();
-    let mut depth = 0;
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload.map_err(invalid)? {
-            Payload::Version {
-                encoding: Encoding::Module,
-                ..
-            } if depth == 0 => {
-                return Err(CompileError::CoreModule);
-            }
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth -= 1,
-            Payload::ComponentExportSection(section) if depth == 0 => {
-                for export in section {
-                    exports.push(export.map_err(invalid)?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    for name in ["init", "describe", "infer"] {
-        if !exports.iter().any(|export| export == name) {
-            let found = if exports.is_empty() {
-                "nothing".into()
-            } else {
-                exports.join(", ")
-            };
-            return Err(CompileError::MissingExport { name, found });
-        }
-    }
-    Ok(())
 }
 
 impl Inner {
@@ -122,9 +85,40 @@ impl Inner {
             .serialize()
             .map_err(|error| CompileError::Host(error.to_string()))?;
         Ok(Compiled {
+            kind: Kind::Function,
             code,
             signature,
             snapshot,
+        })
+    }
+
+    /// Compiles a component that answers HTTP requests. Instances are made whole for each request,
+    /// so one is made now: what can't start is refused here.
+    async fn compile_handler(
+        &self,
+        wasm: &[u8],
+        assets: &Assets,
+    ) -> Result<Compiled, CompileError> {
+        let component = self.component(wasm)?;
+        let pre = ProxyPre::new(self.linked(&component)?).map_err(|error| {
+            CompileError::WrongHandler {
+                reason: format!("{error:#}"),
+            }
+        })?;
+        let mut call = self.call(assets)?;
+        let made = call.run(async |store| pre.instantiate_async(store).await);
+        made.await.map_err(|error| CompileError::Start {
+            function: "start",
+            error,
+        })?;
+        let code = component
+            .serialize()
+            .map_err(|error| CompileError::Host(error.to_string()))?;
+        Ok(Compiled {
+            kind: Kind::Http,
+            code,
+            signature: Signature::default(),
+            snapshot: false,
         })
     }
 
@@ -177,7 +171,7 @@ impl Inner {
         }
     }
 
-    fn call(&self, assets: &Assets) -> Result<Call<'_>, CompileError> {
+    fn call(&self, assets: &Assets) -> Result<Call, CompileError> {
         let limits = self.config.compile;
         let limits = Limits {
             memory: limits.memory.min(self.config.memory),
@@ -201,7 +195,15 @@ impl Inner {
 
     /// Resolves imports and checks the types of exports.
     fn function(&self, component: &Component) -> Result<FunctionPre<State>, CompileError> {
-        let pre = self.linker.instantiate_pre(component).map_err(|error| {
+        let pre = self.linked(component)?;
+        FunctionPre::new(pre).map_err(|error| CompileError::WrongExport {
+            reason: format!("{error:#}"),
+        })
+    }
+
+    /// Resolves imports.
+    fn linked(&self, component: &Component) -> Result<InstancePre<State>, CompileError> {
+        self.linker.instantiate_pre(component).map_err(|error| {
             let reason = format!("{error:#}");
             let ty = component.component_type();
             let mut imports = ty.imports(&self.engine).map(|(name, _)| name);
@@ -210,9 +212,6 @@ impl Inner {
                 name: name.unwrap_or("?").to_owned(),
                 reason,
             }
-        })?;
-        FunctionPre::new(pre).map_err(|error| CompileError::WrongExport {
-            reason: format!("{error:#}"),
         })
     }
 }

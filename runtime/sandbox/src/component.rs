@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use wasmtime::{PoolConcurrencyLimitError, Store, WasmBacktrace};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::{Function, FunctionPre};
@@ -38,32 +38,14 @@ impl Sandbox {
     /// [`LinkError::Stale`] where it was made by another version or for other
     /// settings: compile the component again.
     pub fn link(&self, cwasm: &Path, snapshot: bool) -> Result<Component, LinkError> {
-        let path = || cwasm.to_owned();
-        if let Err(source) = std::fs::File::open(cwasm) {
-            return Err(LinkError::File {
-                path: path(),
-                source,
-            });
-        }
-        // SAFETY: by the contract above; wasmtime refuses what another build of
-        // it, or another configuration, has made.
-        #[allow(
-            unsafe_code,
-            reason = "compiled code is trusted as the registry's digest is"
-        )]
-        let component =
-            unsafe { wasmtime::component::Component::deserialize_file(&self.inner.engine, cwasm) };
-        let component = component.map_err(|error| LinkError::Stale {
-            path: path(),
-            reason: format!("{error:#}"),
-        })?;
+        let component = map(&self.inner.engine, cwasm)?;
         let pre = self
             .inner
             .linker
             .instantiate_pre(&component)
             .and_then(FunctionPre::new);
         let pre = pre.map_err(|error| LinkError::Imports {
-            path: path(),
+            path: cwasm.to_owned(),
             reason: format!("{error:#}"),
         })?;
         Ok(Component {
@@ -73,6 +55,31 @@ impl Sandbox {
             idle: Idle::new(self.inner.idle.clone()),
         })
     }
+}
+
+/// Maps a file of machine code, for a caller who holds to the contract of [`Sandbox::link`].
+pub(crate) fn map(
+    engine: &Engine,
+    cwasm: &Path,
+) -> Result<wasmtime::component::Component, LinkError> {
+    let path = || cwasm.to_owned();
+    if let Err(source) = std::fs::File::open(cwasm) {
+        return Err(LinkError::File {
+            path: path(),
+            source,
+        });
+    }
+    // SAFETY: by the contract; wasmtime refuses what another build of it, or another
+    // configuration, has made.
+    #[allow(
+        unsafe_code,
+        reason = "compiled code is trusted as the registry's digest is"
+    )]
+    let component = unsafe { wasmtime::component::Component::deserialize_file(engine, cwasm) };
+    component.map_err(|error| LinkError::Stale {
+        path: path(),
+        reason: format!("{error:#}"),
+    })
 }
 
 impl Component {
@@ -130,7 +137,7 @@ impl Component {
 
 impl Component {
     /// A store for a new instance.
-    fn open(&self, id: &str, context: Context) -> Result<Call<'_>, InvokeError> {
+    fn open(&self, id: &str, context: Context) -> Result<Call, InvokeError> {
         let grants = Grants {
             id: id.into(),
             limits: context.limits,
@@ -152,8 +159,9 @@ impl Component {
 }
 
 /// A store with the time that is left for it.
-pub(crate) struct Call<'a> {
-    inner: &'a Inner,
+pub(crate) struct Call {
+    /// How many there can be at once.
+    instances: u32,
     pub(crate) store: Store<State>,
     limits: Limits,
     deadline: tokio::time::Instant,
@@ -164,8 +172,8 @@ pub(crate) struct Call<'a> {
     cpu_before: Duration,
 }
 
-impl<'a> Call<'a> {
-    pub(crate) fn new(inner: &'a Inner, grants: Grants) -> Result<Self, InvokeError> {
+impl Call {
+    pub(crate) fn new(inner: &Inner, grants: Grants) -> Result<Self, InvokeError> {
         let limits = grants.limits;
         let store = inner
             .store(grants)
@@ -174,7 +182,7 @@ impl<'a> Call<'a> {
     }
 
     /// The next call of an instance.
-    fn again(inner: &'a Inner, mut store: Store<State>, id: &str, context: Context) -> Self {
+    fn again(inner: &Inner, mut store: Store<State>, id: &str, context: Context) -> Self {
         let Context {
             limits,
             models,
@@ -187,7 +195,7 @@ impl<'a> Call<'a> {
     }
 
     /// What it spends is counted by `meter`.
-    fn metered(self, meter: CpuMeter) -> Self {
+    pub(crate) fn metered(self, meter: CpuMeter) -> Self {
         Self {
             cpu_before: meter.get(),
             cpu: meter,
@@ -195,9 +203,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn of(inner: &'a Inner, store: Store<State>, limits: Limits) -> Self {
+    fn of(inner: &Inner, store: Store<State>, limits: Limits) -> Self {
         Self {
-            inner,
+            instances: inner.config.instances,
             store,
             limits,
             deadline: tokio::time::Instant::now() + limits.deadline,
@@ -230,7 +238,7 @@ impl<'a> Call<'a> {
         let state = self.store.data();
         if error.is::<PoolConcurrencyLimitError>() {
             return InvokeError::Busy {
-                instances: self.inner.config.instances,
+                instances: self.instances,
             };
         }
         if state.memory.refused() {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Kind;
+
 /// No sandbox could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -31,7 +33,7 @@ pub enum CompileError {
     },
     /// WebAssembly text or binary of the wrong kind.
     #[error(
-        "this is a core WebAssembly module, not a component; build it for `wasm32-wasip2` with `firebox build`"
+        "this is a core WebAssembly module, not a component, and exports no `_start`; build it for `wasm32-wasip2` with `firebox build`"
     )]
     CoreModule,
     /// Not valid, or beyond what this sandbox allows.
@@ -40,9 +42,20 @@ pub enum CompileError {
         /// What is wrong, and where.
         reason: String,
     },
+    /// A handler of WASI 0.3.
+    #[error(
+        "the component exports wasi:http/handler of WASI 0.3, and this host serves wasi:http/incoming-handler of WASI 0.2; build it for that"
+    )]
+    NewerHandler,
+    /// A kind of code that this build does not run.
+    #[error("the code is of the kind `{kind}`, which this build doesn't run")]
+    UnservedKind {
+        /// What it is.
+        kind: Kind,
+    },
     /// An export of the `firebox:function` world is missing.
     #[error(
-        "the component doesn't export `{name}`; a function exports `init`, `describe` and `infer` of firebox:function@0.1.0 (found: {found})"
+        "the component doesn't export `{name}`; a function exports `init`, `describe` and `infer` of firebox:function@0.1.0, or wasi:http/incoming-handler of WASI 0.2 (found: {found})"
     )]
     MissingExport {
         /// What is missing.
@@ -58,6 +71,14 @@ pub enum CompileError {
         /// Which, and how.
         reason: String,
     },
+    /// The handler has another type than in wasi:http.
+    #[error(
+        "the component's wasi:http/incoming-handler doesn't fit that of WASI 0.2: {reason}; build it with newer tools"
+    )]
+    WrongHandler {
+        /// How.
+        reason: String,
+    },
     /// It imports something that the host does not give.
     #[error(
         "the component imports `{name}`, which this host doesn't give: {reason}; functions can import WASI 0.2, wasi:http and wasi:nn@0.2.0-rc-2024-10-28"
@@ -68,10 +89,10 @@ pub enum CompileError {
         /// Missing, or of another type.
         reason: String,
     },
-    /// `init` or `describe` did not return.
+    /// `init`, `describe` or the making of an instance failed.
     #[error("the component's `{function}` failed: {error}")]
     Start {
-        /// `init` or `describe`.
+        /// `init`, `describe` or `start`.
         function: &'static str,
         /// How.
         error: InvokeError,
@@ -126,6 +147,12 @@ pub enum InvokeError {
         stderr: String,
         /// The wasm frames, innermost first. For the function's owner.
         backtrace: String,
+    },
+    /// It was given an HTTP request and gave no whole response to it.
+    #[error("the function gave no response: {reason}")]
+    NoResponse {
+        /// What it did instead.
+        reason: String,
     },
     /// It took too long, computing or waiting.
     #[error("the function did not answer within {limit:?}")]

@@ -3,12 +3,15 @@
 //!
 //! The way of a component, and the file of each step:
 //!
-//! 1. [`Sandbox::compile`] (`compile.rs`) checks it, runs its `init` once,
+//! 1. [`Sandbox::compile`] (`compile.rs`) finds its kind (`kind.rs`), runs its `init` once,
 //!    snapshots what that left in memory, and compiles the result.
 //! 2. [`Sandbox::link`] (`component.rs`) maps the compiled code from a file and
 //!    resolves its imports.
 //! 3. [`Component::invoke`] (`component.rs`) makes an instance, calls `infer`,
 //!    and drops the instance, or keeps it for a next call (`reuse.rs`).
+//!
+//! A component that answers HTTP requests goes the same way, without `init` and
+//! a snapshot: [`Sandbox::link_handler`] and [`Handler::handle`] (`handler.rs`).
 //!
 //! What an instance can reach is its store's data (`state.rs`): WASI 0.2
 //! without files but the assets, without sockets, and with captured output
@@ -64,6 +67,8 @@ mod cpu;
 mod engine;
 mod epoch;
 mod error;
+mod handler;
+mod kind;
 mod limits;
 mod models;
 mod network;
@@ -80,5 +85,7 @@ pub use config::{Limits, Pooling, SandboxConfig};
 pub use cpu::CpuMeter;
 pub use engine::Sandbox;
 pub use error::{CompileError, ErrorCode, GuestError, InvokeError, LinkError, SandboxError};
+pub use handler::{Handler, ResponseBody};
+pub use kind::Kind;
 pub use models::{ModelError, Models};
 pub use network::Network;

@@ -49,7 +49,15 @@ type Sent = wasmtime::Result<
     Error,
 >;
 
+/// The most bytes of a body that a guest can write at once. Two such pieces wait at the host for
+/// whoever takes the body, no more.
+const PIECE: usize = 64 << 10;
+
 impl WasiHttpHooks for Network {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        PIECE
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,

@@ -10,19 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firebox_engine::Signature;
-use firebox_registry::{Digest, NewVersion, StoredFile, VersionRecord};
-use firebox_sandbox::{Assets, CompileError, Component, InvokeError};
+use firebox_registry::{Digest, Kind, NewVersion, StoredFile, VersionRecord};
+use firebox_sandbox::{Assets, CompileError, InvokeError};
 
 use crate::problem::Failure;
+use crate::residency::Program;
 use crate::server::App;
 use crate::upload::{Folder, blocking, refused};
 
-/// A component that can be invoked.
+/// Code that can be called.
 pub struct Ready {
+    /// What it is.
+    pub kind: Kind,
     /// Its compiled code, in the upload's folder.
     pub file: PathBuf,
     /// The code, mapped.
-    pub component: Component,
+    pub program: Program,
     /// What it takes and gives.
     pub signature: Signature,
     /// Whether instances start from the memory that `init` left.
@@ -87,12 +90,13 @@ fn find(
         };
         // A link of the upload's own, so that deleting the twin takes nothing away.
         std::fs::hard_link(&blob, link).or_else(|_| std::fs::copy(&blob, link).map(drop))?;
-        let snapshot = twin.record.snapshot;
-        match app.sandbox.link(link, snapshot) {
-            Ok(component) => {
+        let (kind, snapshot) = (twin.record.kind, twin.record.snapshot);
+        match Program::link(&app.sandbox, kind, link, snapshot) {
+            Ok(program) => {
                 return Ok(Some(Ready {
+                    kind,
                     file: link.to_owned(),
-                    component,
+                    program,
                     signature: twin.signature.clone(),
                     snapshot,
                 }));
@@ -123,16 +127,26 @@ async fn compile(
     blocking(move || {
         let file = held.path().join("function.cwasm");
         std::fs::write(&file, &compiled.code)?;
-        let linked = sandbox.link(&file, compiled.snapshot);
-        let component =
-            linked.map_err(|error| refused("the component".into(), error.to_string()))?;
+        let kind = kind_of(compiled.kind);
+        let linked = Program::link(&sandbox, kind, &file, compiled.snapshot);
+        let program = linked.map_err(|error| refused("the component".into(), error.to_string()))?;
         let (signature, snapshot) = (compiled.signature, compiled.snapshot);
         Ok(Ready {
+            kind,
             file,
-            component,
+            program,
             signature,
             snapshot,
         })
     })
     .await
+}
+
+/// A kind as records have it: the registry knows no wasm, and the sandbox no records.
+fn kind_of(kind: firebox_sandbox::Kind) -> Kind {
+    match kind {
+        firebox_sandbox::Kind::Function => Kind::Function,
+        firebox_sandbox::Kind::Http => Kind::Http,
+        firebox_sandbox::Kind::Command => Kind::Command,
+    }
 }

@@ -97,7 +97,7 @@ fn flatten(key: &str, value: Value, facts: &mut BTreeMap<String, Value>) {
 
 #[cfg(test)]
 mod tests {
-    use firebox_registry::{ByteSize, Digest, Manifest};
+    use firebox_registry::{ByteSize, Digest, Kind, Manifest};
 
     use super::*;
 
@@ -108,6 +108,7 @@ mod tests {
             bytes: 5,
         };
         VersionRecord {
+            kind: Kind::default(),
             function: "net".parse().unwrap(),
             number: number.try_into().unwrap(),
             digest: Digest::of(&number.to_be_bytes()),

@@ -15,21 +15,23 @@ use uuid::Uuid;
 
 use call::{COST, Clocks, Ran};
 
-use crate::admission::{Admission, Claim};
+use crate::admission::{Admission, Claim, Permit};
 use crate::cache::{Directives, ResponseCache};
 use crate::config::Config;
 use crate::cost::{Meter, Prices};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
-use crate::residency::{Cause, Residency};
+use crate::residency::{Cause, Lease, Residency};
 use crate::routing::{Caller, Routing, Selector, Version, resolve};
 use crate::scheduler::{Named, Scheduler};
 use crate::shadow::Shadow;
 
 mod call;
+mod handler;
 mod models;
 
 pub use call::{Call, Early};
+pub use handler::drop_one_hop;
 pub use models::{CallModels, ask, invoke_failure};
 
 /// What a function is asked.
@@ -208,6 +210,7 @@ impl Gateway {
             meter: Meter::default(),
             prices: asker.headers.get(COST).map(|_| self.prices.clone()),
             recorded: false,
+            answered: None,
             by_policy,
             directives: Directives::of(asker.headers),
             served: OnceLock::new(),
@@ -239,8 +242,8 @@ impl Gateway {
         Ok(answer)
     }
 
-    /// Loads the version if need be, waits for an instance, runs.
-    async fn compute(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
+    /// Loads the version if need be, and waits for an instance.
+    async fn ready(&self, call: &Call) -> Result<(Lease, Permit), Failure> {
         let lease = match self.residency.resident(&call.version) {
             Some(lease) => lease,
             None => {
@@ -256,8 +259,14 @@ impl Gateway {
         };
         let asked = Instant::now();
         let claim = claim_of(&call.version, call.started + call.limit);
-        let _permit = self.admission.permit(&call.place, &claim).await?;
+        let permit = self.admission.permit(&call.place, &claim).await?;
         call.clocks.queue.add(asked.elapsed());
+        Ok((lease, permit))
+    }
+
+    /// Runs one call of a version that takes tensors.
+    async fn compute(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
+        let (lease, _permit) = self.ready(call).await?;
         // Tensors share their bytes: a copy costs next to nothing.
         let copy = call.shadow.as_ref().map(|_| question.clone());
         let terms = call.version.terms.clone();

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub bodies_stalled: Counter,
     /// Answers that were taken too slowly.
     pub answers_stalled: Counter,
+    /// Answers that were cut because their function failed after it had begun them.
+    pub answers_cut: Counter,
     /// Versions with linked code and no weights.
     pub linked: Gauge,
     /// Versions that are fully loaded.
@@ -182,6 +184,7 @@ impl Metrics {
             grpc_streams: gauge("firebox_grpc_streams", vec![]),
             bodies_stalled: stalled("body"),
             answers_stalled: stalled("answer"),
+            answers_cut: counter("firebox_answers_cut_total", vec![]),
             linked: state("linked"),
             resident: state("resident"),
             versions: gauge("firebox_versions", vec![]),
@@ -430,6 +433,11 @@ impl Clock {
     /// The sum so far.
     pub fn get(&self) -> Duration {
         Duration::from_nanos(self.0.load(Relaxed))
+    }
+
+    /// The sum so far; what comes is counted from zero.
+    pub fn take(&self) -> Duration {
+        Duration::from_nanos(self.0.swap(0, Relaxed))
     }
 }
 

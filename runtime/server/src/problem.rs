@@ -145,6 +145,9 @@ pub enum Failure {
     /// The function's instance trapped.
     #[error("{0}")]
     Trap(String),
+    /// The function was given a request and gave no response.
+    #[error("{0}")]
+    NoResponse(String),
     /// The function hit its memory cap.
     #[error("the function needs more than its limit of {} MiB of memory", limit >> 20)]
     Memory {
@@ -392,6 +395,12 @@ impl Failure {
                 "trap",
                 "The function stopped",
                 "The function's owner finds the backtrace in the server's log, by prediction id.",
+            ),
+            Self::NoResponse(_) => row(
+                S::BAD_GATEWAY,
+                "no-response",
+                "The function gave no response",
+                "The function must set a response and finish its body before it returns.",
             ),
             Self::Memory { .. } => row(
                 S::BAD_GATEWAY,
@@ -704,6 +713,7 @@ mod tests {
             (Failure::Cpu { limit }, 502),
             (Failure::GuestInternal(text()), 500),
             (Failure::Trap(text()), 502),
+            (Failure::NoResponse(text()), 502),
             (Failure::Memory { limit: 1 }, 502),
             (Failure::GuestUnavailable(text()), 503),
             (Failure::OverBudget(text()), 500),

@@ -18,6 +18,7 @@ pub mod body;
 pub mod control;
 pub mod cost;
 pub mod grpc;
+pub mod handler;
 pub mod info;
 pub mod invoke;
 pub mod jobs;

@@ -18,6 +18,7 @@
 mod budget;
 mod load;
 pub mod memory;
+mod program;
 mod room;
 mod state;
 
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use firebox_engine::{Device, Model, RunError, Signature};
 use firebox_registry::{FunctionName, Registry, Tier, VersionNumber};
-use firebox_sandbox::{Assets, Component, Network, Sandbox};
+use firebox_sandbox::{Assets, Network, Sandbox};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
@@ -37,6 +38,7 @@ pub use budget::Amount;
 use budget::{Budget, Reservation, charge};
 pub use load::{Locate, Place};
 use load::{ModelKey, Pooled, READ_AT_ONCE_KIB, fly};
+pub use program::Program;
 pub use room::size;
 pub use state::{Cause, Dropped, Move, Slot, Warmth};
 
@@ -76,10 +78,10 @@ impl Warm {
     }
 }
 
-/// A component and what its instances are given.
+/// A version's program and what its instances are given.
 pub struct Code {
-    /// The linked component.
-    pub component: Component,
+    /// The linked code.
+    pub program: Program,
     /// Its read-only files.
     pub assets: Assets,
     /// Hosts that it may call.
@@ -92,9 +94,9 @@ pub struct Code {
 
 impl Code {
     /// Code whose assets lie somewhere that outlives it, and that is gone soon.
-    pub fn new(component: Component, assets: Assets, network: Network) -> Self {
+    pub fn new(program: Program, assets: Assets, network: Network) -> Self {
         Self {
-            component,
+            program,
             assets,
             network,
             directory: None,

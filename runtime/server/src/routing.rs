@@ -13,8 +13,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    BasisPoints, Batching, FunctionName, Label, Policy, PolicyRecord, Registry, RegistryError,
-    StickyKey, StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord, nearest,
+    BasisPoints, Batching, FunctionName, Kind, Label, Policy, PolicyRecord, Registry,
+    RegistryError, StickyKey, StoredFile, Target, Tier, UsageRecord, VersionNumber, VersionRecord,
+    nearest,
 };
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ mod key;
 /// A version's machine code.
 #[derive(Clone, Copy, Debug)]
 pub struct Compiled {
+    /// What it is.
+    pub kind: Kind,
     /// The file.
     pub file: StoredFile,
     /// Whether it starts from the memory that `init` left.
@@ -43,6 +46,7 @@ impl Compiled {
     /// As a record has it.
     fn of(record: &VersionRecord) -> Option<Self> {
         record.compiled.map(|file| Self {
+            kind: record.kind,
             file,
             snapshot: record.snapshot,
         })
@@ -116,8 +120,44 @@ impl Version {
         self.record.component.is_none()
     }
 
-    /// Checks the inputs of a model alone: a component checks its own.
+    /// What it is, as the API names it: `model` where it has no code, else the kind of its code.
+    pub fn kind(&self) -> &'static str {
+        match self.is_model() {
+            true => "model",
+            false => self.record.kind.name(),
+        }
+    }
+
+    /// Whether it can be asked in tensors, or a body that stands for some.
+    pub fn takes_tensors(&self) -> Result<(), Failure> {
+        match self.record.kind {
+            Kind::Function | Kind::Command => Ok(()),
+            Kind::Http => Err(Failure::Conflict(format!(
+                "{} answers HTTP requests of its own; send them to /f/{}/",
+                self.title(),
+                self.record.function
+            ))),
+        }
+    }
+
+    /// Whether it answers HTTP requests itself.
+    pub fn takes_requests(&self) -> Result<(), Failure> {
+        match (self.is_model(), self.record.kind) {
+            (false, Kind::Http) => Ok(()),
+            _ => Err(Failure::Conflict(format!(
+                "{} is of the kind `{}` and answers no HTTP requests of its own; call it by POST \
+                 /v1/functions/{}/invoke",
+                self.title(),
+                self.kind(),
+                self.record.function
+            ))),
+        }
+    }
+
+    /// Checks that it can be asked this; the inputs only of a model alone, as a component checks
+    /// its own.
     pub fn check(&self, inputs: &Named) -> Result<(), Failure> {
+        self.takes_tensors()?;
         let fits = match self.is_model() {
             true => self.signature.check_inputs(inputs),
             false => Ok(()),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::response::Response;
+use axum::routing::any;
 use axum::{Extension, Router};
 use firebox_registry::{Registry, RegistryError};
 use firebox_sandbox::{Pooling, Sandbox, SandboxConfig, SandboxError};
@@ -30,7 +31,8 @@ use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::Failure;
 use crate::protocol::{
-    control, cost, grpc, invoke, jobs, residency, rollout as rollouts, traffic, v2, versions,
+    control, cost, grpc, handler, invoke, jobs, residency, rollout as rollouts, traffic, v2,
+    versions,
 };
 use crate::realtime;
 use crate::residency::Residency;
@@ -194,7 +196,9 @@ fn slots(count: usize) -> u32 {
 
 /// All paths, each with its description for `/openapi.json`.
 pub fn router(app: Arc<App>) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(openapi::Head::openapi())
+    let mut described = openapi::Head::openapi();
+    described.merge(handler::Described::openapi());
+    let (router, document) = OpenApiRouter::with_openapi(described)
         .routes(routes!(control::functions))
         .routes(routes!(control::function, control::delete_function))
         .routes(routes!(versions::versions, versions::upload))
@@ -252,6 +256,9 @@ pub fn router(app: Arc<App>) -> Router {
         .split_for_parts();
     router
         .merge(grpc::routes())
+        .route("/f/{f}", any(handler::handle))
+        .route("/f/{f}/", any(handler::handle))
+        .route("/f/{f}/{*path}", any(handler::handle))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(Arc::new(document)))

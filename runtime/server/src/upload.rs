@@ -16,8 +16,8 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use firebox_engine::Signature;
 use firebox_registry::{
-    BundleError, Commit, Digest, FunctionName, NewVersion, StoredFile, UnpackLimits, Unpacked,
-    bundle,
+    BundleError, Commit, Digest, FunctionName, Kind, Manifest, NewVersion, StoredFile,
+    UnpackLimits, Unpacked, bundle,
 };
 use firebox_sandbox::{Assets, Network};
 use http_body_util::BodyExt;
@@ -172,11 +172,40 @@ async fn validate(
     });
     let assets = assets.await?;
     let ready = code::ready(app, folder, new, &wasm, &assets).await?;
+    new.kind = ready.kind;
+    if new.kind == Kind::Http {
+        fits_handler(&new.manifest)?;
+    }
     new.compiled = Some(ready.file);
     new.snapshot = ready.snapshot;
     let network = Network::new(new.manifest.network.hosts.iter().cloned());
-    warm.code = Some(Arc::new(Code::new(ready.component, assets, network)));
+    warm.code = Some(Arc::new(Code::new(ready.program, assets, network)));
     Ok((warm, ready.signature))
+}
+
+/// Refuses what a manifest asks of a component that answers HTTP requests and that it can't have.
+fn fits_handler(manifest: &Manifest) -> Result<(), Failure> {
+    let reuse = manifest.function.as_ref().is_some_and(|f| f.reuse);
+    let wrong = [
+        (manifest.cache.is_some(), "[cache]", "answers are not kept"),
+        (
+            reuse,
+            "[function] reuse",
+            "each request has an instance of its own",
+        ),
+        (
+            manifest.sample.is_some(),
+            "[sample]",
+            "no request is sent at the upload, an instance is only made",
+        ),
+    ];
+    match wrong.into_iter().find(|(wrong, ..)| *wrong) {
+        None => Ok(()),
+        Some((_, key, why)) => Err(refused(
+            "firebox.toml".into(),
+            format!("{key} can't be had by a component that answers HTTP requests: {why}"),
+        )),
+    }
 }
 
 /// Loads the models, all of which must fit into memory together.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::{BasisPoints, Change, Label, Manifest, Policy, Revision};
+use crate::{BasisPoints, Change, Kind, Label, Manifest, Policy, Revision};
 
 mod jobs;
 mod rollouts;
@@ -41,6 +41,7 @@ fn version(registry: &Registry, content: &str) -> NewVersion {
     fs::write(staged.path(), content).unwrap();
     let (_, path) = staged.keep().unwrap();
     NewVersion {
+        kind: Kind::default(),
         digest: Digest::of(content.as_bytes()),
         bundle_bytes: content.len() as u64,
         author: "ann".to_owned(),
@@ -537,13 +538,18 @@ fn a_directory_of_the_first_schema_is_read_and_then_of_this() {
         let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         json["schema"] = 1.into();
         let record = json["record"].as_object_mut().unwrap();
-        assert!(record.remove("author").is_some() && record.remove("bundle").is_some());
+        for key in ["author", "bundle", "kind"] {
+            assert!(record.remove(key).is_some(), "{key}");
+        }
         versions.insert(key, json.to_string().as_bytes()).unwrap();
     }
     drop((functions, versions, db));
     let registry = Registry::open(dir.path()).unwrap();
     let first = registry.version(&name(), number(1)).unwrap();
-    assert_eq!(first.author, UNKNOWN_AUTHOR);
+    assert_eq!(
+        (first.author.as_str(), first.kind),
+        (UNKNOWN_AUTHOR, Kind::Function)
+    );
     let error = registry.bundle(&first).unwrap_err();
     assert!(
         matches!(error, RegistryError::BundleNotKept { .. }),

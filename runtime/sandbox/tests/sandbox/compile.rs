@@ -51,6 +51,22 @@ async fn a_core_module_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_handler_that_is_not_of_wasi_0_2_is_refused() {
+    let exporting = |name: &str| {
+        let text = format!("(component (instance $i) (export \"{name}\" (instance $i)))");
+        wat::parse_str(text).unwrap()
+    };
+    let error = refused(&exporting("wasi:http/incoming-handler@0.2.0")).await;
+    assert!(
+        matches!(error, CompileError::WrongHandler { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("handle"), "{error}");
+    let error = refused(&exporting("wasi:http/handler@0.3.0")).await;
+    assert!(error.to_string().contains("WASI 0.3"), "{error}");
+}
+
+#[tokio::test]
 async fn a_truncated_component_is_refused() {
     let probe = guest::probe();
     let error = refused(&probe[..probe.len() / 2]).await;

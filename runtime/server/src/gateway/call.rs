@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response as HttpResponse;
 use firebox_sandbox::InvokeError;
 use uuid::Uuid;
@@ -41,6 +41,8 @@ pub struct Call {
     /// Given where the caller wants to know what the call costs.
     pub(super) prices: Option<Arc<Prices>>,
     pub(super) recorded: bool,
+    /// How long the head of the answer took, where the body is still to come.
+    pub(super) answered: Option<Duration>,
     /// Whether the traffic policy chose the version: what callers chose themselves tells nothing
     /// about how versions compare.
     pub(super) by_policy: bool,
@@ -106,17 +108,10 @@ impl Call {
     /// Records the answer and marks it with version, prediction id and timing.
     pub fn close(mut self, mut response: HttpResponse) -> HttpResponse {
         let spent = self.spent();
-        self.version
-            .metrics(&self.metrics)
-            .record(Some(response.status()), &spent);
-        self.recorded = true;
-        // A request that was refused says nothing about the version.
-        if response.extensions().get::<Shed>().is_none() {
-            self.observe(outcome(response.status()), &spent);
-        }
+        let shed = response.extensions().get::<Shed>().is_some();
         let succeeded = response.status().is_success();
         self.count(succeeded, &spent);
-        self.version.account.charge(&self.meter, succeeded);
+        self.record(response.status(), shed, &spent);
         let served = self.served.get().copied();
         let headers = response.headers_mut();
         if let (Some(served), Some(cache), true) = (served, &self.version.cache, succeeded) {
@@ -127,16 +122,10 @@ impl Call {
         {
             headers.insert(COST, cost);
         }
-        headers.insert(VERSION, self.version.record.number.get().into());
-        let mut buffer = Uuid::encode_buffer();
-        let id = self.id.hyphenated().encode_lower(&mut buffer);
-        for (name, text) in [
-            (PREDICTION_ID, &*id),
-            (SERVER_TIMING, &server_timing(&spent, &self.meter, served)),
-        ] {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(name, value);
-            }
+        self.sign(headers);
+        let timing = server_timing(&spent, &self.meter, served);
+        if let Ok(timing) = HeaderValue::from_str(&timing) {
+            headers.insert(SERVER_TIMING, timing);
         }
         match (self.shadow.take(), self.copied.take()) {
             (Some((shadow, way)), Some((question, outputs))) if succeeded => {
@@ -175,13 +164,59 @@ impl Call {
         }
     }
 
+    /// Marks the head of an answer whose body is still to come, as [`close`](Self::close) does; the
+    /// call goes on until it is [concluded](Self::conclude).
+    pub(super) fn mark(&mut self, headers: &mut HeaderMap) {
+        let spent = self.spent();
+        self.answered = Some(spent.total);
+        self.sign(headers);
+        let timing = server_timing(&spent, &self.meter, None);
+        if let Ok(timing) = HeaderValue::from_str(&timing) {
+            // The function may have told of its own.
+            headers.append(SERVER_TIMING, timing);
+        }
+    }
+
+    /// Records a call whose head was marked, with the status that its answer came to in the end.
+    pub(super) fn conclude(mut self, status: StatusCode) {
+        let spent = self.spent();
+        self.record(status, false, &spent);
+    }
+
+    /// Names the version and the prediction.
+    fn sign(&self, headers: &mut HeaderMap) {
+        headers.insert(VERSION, self.version.record.number.get().into());
+        let mut buffer = Uuid::encode_buffer();
+        let id = self.id.hyphenated().encode_lower(&mut buffer);
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(PREDICTION_ID, id);
+        }
+    }
+
+    fn record(&mut self, status: StatusCode, shed: bool, spent: &Spent) {
+        self.version
+            .metrics(&self.metrics)
+            .record(Some(status), spent);
+        self.recorded = true;
+        // A request that was refused says nothing about the version.
+        if !shed {
+            self.observe(outcome(status), spent);
+        }
+        self.version
+            .account
+            .charge(&self.meter, status.is_success());
+    }
+
     /// Tells whoever watches the version how the call went. An answer that was kept tells nothing:
     /// it is as quick as the cache and never fails, so a version would look the better the more its
     /// callers repeat themselves, and a new one, whose cache is empty, the worse.
     fn observe(&self, outcome: Outcome, spent: &Spent) {
         let kept = matches!(self.served.get(), Some(Served::Hit { .. }));
         if self.by_policy && !kept {
-            let now = self.started + spent.total;
+            let now = match self.answered {
+                None => self.started + spent.total,
+                Some(_) => Instant::now(),
+            };
             self.version.observe(now, outcome, spent.total);
         }
     }
@@ -196,7 +231,7 @@ impl Call {
             cold: self.clocks.cold.get(),
             guest: self.clocks.guest.get(),
             compute: self.clocks.compute.get(),
-            total: self.started.elapsed(),
+            total: self.answered.unwrap_or_else(|| self.started.elapsed()),
         }
     }
 

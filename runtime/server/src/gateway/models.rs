@@ -14,7 +14,7 @@ use super::{Answer, Question};
 use crate::cost::Meter;
 use crate::metrics::Clock;
 use crate::problem::Failure;
-use crate::residency::{Loaded, Warm};
+use crate::residency::{Loaded, Program, Warm};
 use crate::routing::Version;
 use crate::scheduler::{ComputeError, Named, Scheduler, Terms};
 
@@ -56,6 +56,7 @@ pub fn invoke_failure(error: InvokeError, limit: Duration) -> Failure {
         InvokeError::Cpu { limit } => Failure::Cpu { limit },
         InvokeError::Busy { .. } => Failure::Busy(error.to_string()),
         InvokeError::Trap { .. } => Failure::Trap(error.to_string()),
+        InvokeError::NoResponse { .. } => Failure::NoResponse(error.to_string()),
         InvokeError::Host(_) => Failure::Internal("the host failed to run the function".into()),
     }
 }
@@ -140,7 +141,13 @@ impl CallModels {
             network: code.network.clone(),
             reuse,
         };
-        let response = code.component.invoke(request, context).await;
+        let response = match &code.program {
+            Program::Function(component) => component.invoke(request, context).await,
+            Program::Http(_) => {
+                let reason = "a handler of HTTP requests was asked in tensors";
+                Err(InvokeError::Host(reason.into()))
+            }
+        };
         let response = response.map_err(refusal)?;
         self.guest.add(response.usage.guest);
         Ok(Answer {

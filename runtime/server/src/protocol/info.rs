@@ -87,8 +87,8 @@ pub struct VersionInfo<'a> {
     /// Who uploaded it.
     #[schema(example = "ann@laptop")]
     author: &'a str,
-    /// `model`, where it has no code, or `component`.
-    #[schema(example = "component")]
+    /// `model`, where it has no code, or what its code is: `function`, `http` or `command`.
+    #[schema(example = "function")]
     kind: &'static str,
     /// How it is kept.
     tier: Tier,
@@ -156,11 +156,7 @@ impl<'a> VersionInfo<'a> {
             bundle_bytes: record.bundle_bytes,
             created: rfc3339(record.created_unix_ms),
             author: &record.author,
-            kind: if version.is_model() {
-                "model"
-            } else {
-                "component"
-            },
+            kind: version.kind(),
             tier: record.manifest.tier,
             residency: version.slot.warmth(),
             share_bp: policy.share(record.number),

@@ -254,6 +254,7 @@ fn asked(
     };
     let selector = selector(path?, headers)?;
     let version = app.routing.table().resolve(function, &selector, &caller)?;
+    version.takes_tensors()?;
     Ok(NewJob {
         function: version.record.function.clone(),
         version: version.record.number,

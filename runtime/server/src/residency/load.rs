@@ -11,7 +11,7 @@ use firebox_engine::{Device, Model, Options, Precision};
 use firebox_registry::{
     Device as DeviceChoice, Digest, ModelSection, Precision as PrecisionChoice, StoredFile,
 };
-use firebox_sandbox::{Assets, Component, LinkError, Network};
+use firebox_sandbox::{Assets, LinkError, Network};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join, try_join_all};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use super::budget::{Amount, Reservation, charge};
 use super::room::{Claim, Needs, Patience};
 use super::state::Cause;
-use super::{Code, Inner, Loaded, Residency, Warm};
+use super::{Code, Inner, Loaded, Program, Residency, Warm};
 use crate::problem::Failure;
 use crate::routing::Version;
 use crate::scheduler::panic_text;
@@ -295,7 +295,13 @@ impl Residency {
         let (directory, assets) = self.blocking(move || residency.lay_out(&of)).await?;
         let (registry, sandbox) = (self.0.registry.clone(), self.0.sandbox.clone());
         let linked = self.blocking(move || {
-            Ok(sandbox.link(&registry.blob(&compiled.file.digest)?, compiled.snapshot))
+            let file = registry.blob(&compiled.file.digest)?;
+            Ok(Program::link(
+                &sandbox,
+                compiled.kind,
+                &file,
+                compiled.snapshot,
+            ))
         });
         let linked = match linked.await? {
             Err(LinkError::Stale { reason, .. }) => {
@@ -305,14 +311,14 @@ impl Residency {
             }
             linked => linked,
         };
-        let component = linked.map_err(|error| Failure::Load(error.to_string()))?;
+        let program = linked.map_err(|error| Failure::Load(error.to_string()))?;
         room.correct(Amount {
             models: 0,
             code: version.compiled().map_or(0, |compiled| compiled.file.bytes),
         });
         let network = Network::new(record.manifest.network.hosts.iter().cloned());
         Ok(Some(Code {
-            component,
+            program,
             assets,
             network,
             directory,
@@ -325,7 +331,7 @@ impl Residency {
         version: &Arc<Version>,
         wasm: Digest,
         assets: &Assets,
-    ) -> Result<Result<Component, LinkError>, Failure> {
+    ) -> Result<Result<Program, LinkError>, Failure> {
         let registry = self.0.registry.clone();
         let wasm = self
             .blocking(move || Ok(std::fs::read(registry.blob(&wasm)?)?))
@@ -346,7 +352,8 @@ impl Residency {
                 .compiled
                 .map(|stored| registry.blob(&stored.digest))
                 .transpose()?;
-            Ok(sandbox.link(stored.as_deref().unwrap_or(file.path()), record.snapshot))
+            let file = stored.as_deref().unwrap_or(file.path());
+            Ok(Program::link(sandbox, record.kind, file, record.snapshot))
         })
         .await
     }

@@ -15,6 +15,7 @@ fn version(function: &FunctionName, n: u32) -> Arc<Version> {
         bytes: 4,
     };
     let record = VersionRecord {
+        kind: Kind::default(),
         function: function.clone(),
         number: number(n),
         digest: file.digest,
