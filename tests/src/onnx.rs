@@ -87,6 +87,15 @@ pub fn lookup(pattern: &[f32], times: usize) -> Vec<u8> {
     graph(&[cast, gather], &[constant], &vector, &vector)
 }
 
+/// `y = x`, vectors of an element type of ONNX: 1 is float32, 7 is int64.
+pub fn identity(element: u64) -> Vec<u8> {
+    let dims = VECTOR.map(str::to_owned);
+    let (input, output) = (values("x", element, &dims), values("y", element, &dims));
+    let ends = [part(11, &input), part(12, &output)].concat();
+    let node = part(1, &node("Identity", &["x"]));
+    whole(&[node, text(2, "tiny"), ends].concat())
+}
+
 /// A model whose one node, `strange`, is of an operator that ONNX doesn't have.
 pub fn unknown_operator() -> Vec<u8> {
     model(&node("FrobnicateTwice", &["x"]), &[], &VECTOR)
@@ -115,20 +124,25 @@ fn graph(nodes: &[Vec<u8>], initializers: &[Vec<u8>], x: &[String], y: &[String]
             .collect()
     };
     let (nodes, initializers) = (parts(1, nodes), parts(5, initializers));
-    let (input, output) = (part(11, &floats("x", x)), part(12, &floats("y", y)));
-    let graph = [nodes, text(2, "tiny"), initializers, input, output].concat();
-    let opset = [text(1, ""), int(2, 17)].concat();
-    [int(1, 8), part(7, &graph), part(8, &opset)].concat()
+    let (input, output) = (values("x", FLOAT, x), values("y", FLOAT, y));
+    let ends = [part(11, &input), part(12, &output)].concat();
+    whole(&[nodes, text(2, "tiny"), initializers, ends].concat())
 }
 
-/// A ValueInfoProto of float32.
-fn floats(name: &str, dims: &[String]) -> Vec<u8> {
+/// A ModelProto around a graph.
+fn whole(graph: &[u8]) -> Vec<u8> {
+    let opset = [text(1, ""), int(2, 17)].concat();
+    [int(1, 8), part(7, graph), part(8, &opset)].concat()
+}
+
+/// A ValueInfoProto.
+fn values(name: &str, element: u64, dims: &[String]) -> Vec<u8> {
     let dims = dims.iter().flat_map(|dim| match dim.parse() {
         Ok(size) => part(1, &int(1, size)),
         Err(_) => part(1, &text(2, dim)),
     });
     let shape: Vec<u8> = dims.collect();
-    let tensor_type = [int(1, FLOAT), part(2, &shape)].concat();
+    let tensor_type = [int(1, element), part(2, &shape)].concat();
     [text(1, name), part(2, &part(1, &tensor_type))].concat()
 }
 
