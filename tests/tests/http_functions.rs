@@ -329,6 +329,7 @@ async fn each_way_to_fail_before_an_answer_has_its_status() {
         ("trap", 502, &["The function stopped"][..]),
         ("nothing", 502, &["gave no response", "without setting one"]),
         ("error", 502, &["gave no response", "LoopDetected"]),
+        ("status?code=103", 502, &["gave no response", "103"]),
         ("spin", 502, &["300ms of processor time"]),
         ("hoard", 502, &["16 MiB of memory"]),
         ("silent", 504, &["no answer within 1s"]),
@@ -340,7 +341,7 @@ async fn each_way_to_fail_before_an_answer_has_its_status() {
     let log = server.log();
     assert!(log.contains("it panics on purpose"), "{log}");
     at_rest(&server).await;
-    counted(&server, "firebox_requests_total", &["5xx"], 6.0).await;
+    counted(&server, "firebox_requests_total", &["5xx"], 7.0).await;
     server.get("/f/probe/hello").await.expect(200);
 }
 
@@ -365,6 +366,7 @@ async fn half_an_answer_is_cut_and_counts_as_a_failure() {
     }
     at_rest(&server).await;
     counted(&server, "firebox_requests_total", &["5xx"], 4.0).await;
+    assert_eq!(server.metric("firebox_answers_cut_total", &[]).await, 4.0);
     assert_eq!(server.metric("firebox_requests_total", &["2xx"]).await, 0.0);
 }
 
@@ -379,6 +381,35 @@ async fn a_caller_who_hangs_up_stops_the_instance() {
     drop(stream);
     at_rest(&server).await;
     counted(&server, "firebox_requests_total", &["cancelled"], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_nothing_holds_the_function_up() {
+    let server = probe("").await;
+    server.get("/f/probe/hello").await.expect(200);
+    let before = server.resident_bytes();
+    let mut stream = connect(&server).await;
+    let request = b"GET /f/probe/flood HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    hear(&mut stream, "xxx").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let grown = server.resident_bytes().saturating_sub(before) / MIB;
+    assert!(grown < 16, "the server grew by {grown} MiB");
+    let spent = server.cpu_seconds();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(server.cpu_seconds() - spent < 0.5, "it works for nobody");
+    drop(stream);
+    at_rest(&server).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_read_does_not_cost_its_sender_the_answer() {
+    let server = probe("").await;
+    for _ in 0..5 {
+        let request = server.request(Method::POST, "/f/probe/hello");
+        let answer = send(request.body(long_body(16 * MIB))).await.expect(200);
+        assert_eq!(answer.text(), "hello\n");
+    }
 }
 
 #[tokio::test]

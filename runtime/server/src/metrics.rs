@@ -79,6 +79,8 @@ pub struct Metrics {
     pub bodies_stalled: Counter,
     /// Answers that were taken too slowly.
     pub answers_stalled: Counter,
+    /// Answers that were cut because their function failed after it had begun them.
+    pub answers_cut: Counter,
     /// Versions with linked code and no weights.
     pub linked: Gauge,
     /// Versions that are fully loaded.
@@ -179,6 +181,7 @@ impl Metrics {
             connections_refused: counter("firebox_connections_refused_total", vec![]),
             bodies_stalled: stalled("body"),
             answers_stalled: stalled("answer"),
+            answers_cut: counter("firebox_answers_cut_total", vec![]),
             linked: state("linked"),
             resident: state("resident"),
             versions: gauge("firebox_versions", vec![]),

@@ -113,6 +113,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Connections and bodies that were given up because they were too slow, by what was waited for.",
     ),
+    (
+        "firebox_answers_cut_total",
+        None,
+        "Answers that were cut because their function failed after it had begun them.",
+    ),
     ("firebox_uploads_total", None, "Uploads by result."),
     (
         "firebox_policy_changes_total",

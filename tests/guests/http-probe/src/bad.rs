@@ -54,6 +54,14 @@ pub fn endless(out: ResponseOutparam) {
     }
 }
 
+/// Writes without end.
+pub fn flood(out: ResponseOutparam) {
+    let mut answer = begin(out, 200, &[]);
+    loop {
+        answer.write(&[b'x'; 64 << 10]);
+    }
+}
+
 /// Takes memory without end.
 pub fn hoard(_out: &ResponseOutparam) {
     let mut held = Vec::new();

@@ -64,6 +64,7 @@ impl Guest for Probe {
             "/silent" => bad::silent(&out),
             "/spin" => bad::spin(&out),
             "/endless" => bad::endless(out),
+            "/flood" => bad::flood(out),
             "/hoard" => bad::hoard(&out),
             _ => begin(out, 404, &[]).end("there is nothing here\n"),
         }
