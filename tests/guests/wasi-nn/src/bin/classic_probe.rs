@@ -159,7 +159,7 @@ fn as_program(words: &[&str]) -> Result<String> {
             format!("{}", std::hint::black_box(bytes).len())
         }
         ["flood", mebibytes] => {
-            let block = [b'.'; 1 << 20];
+            let block = vec![b'.'; 1 << 20];
             for _ in 0..number(mebibytes)? {
                 stdout().write_all(&block)?;
             }
