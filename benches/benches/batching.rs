@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use firebox_benches::{Spread, load};
 use firebox_tests::{Bundle, Server, guests, onnx};
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::json;
 
 const ROUNDS: usize = 5;
@@ -29,7 +29,6 @@ async fn main() -> ExitCode {
     server.deploy("ranker", &bundle).await;
     let batching = "[models.ranker.batching]\nmax_batch_size = 32";
     server.deploy("ranker", &bundle.with_lines(batching)).await;
-    let client = Client::builder().no_proxy().build().unwrap();
     let row: Vec<f32> = (0..SIZES[0]).map(|i| i as f32 / 64.0).collect();
     let requests = [1, 2].map(|version| {
         let path =
@@ -40,7 +39,7 @@ async fn main() -> ExitCode {
     let (mut rates, mut times) = ([vec![], vec![]], [vec![], vec![]]);
     for _ in 0..ROUNDS {
         for (at, request) in requests.iter().enumerate() {
-            let (rate, latencies) = load(&client, request, CALLERS, ROUND).await;
+            let (rate, latencies) = load(request, CALLERS, ROUND).await;
             rates[at].push(rate);
             times[at].push(latencies);
         }

@@ -8,11 +8,11 @@
     reason = "a benchmark ends by panicking"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use firebox_benches::{Series, Spread, load};
+use firebox_benches::{Caller, Series, Spread, load};
 use firebox_tests::{Bundle, Server, guests, onnx};
-use reqwest::{Client, Method, Request};
+use reqwest::{Method, Request};
 
 const ROUNDS: usize = 7;
 const CALLS: usize = 1000;
@@ -29,7 +29,6 @@ async fn main() {
     server
         .deploy("adder", &Bundle::of_model(onnx::add_one()))
         .await;
-    let client = Client::builder().no_proxy().build().unwrap();
     let request = |method, path: &str, body: &'static str| {
         server.request(method, path).body(body).build().unwrap()
     };
@@ -49,10 +48,11 @@ async fn main() {
     let mut rounds: [Vec<Series>; 4] = Default::default();
     for _ in 0..ROUNDS {
         for (request, rounds) in [&route, &guest, &model, &hit].into_iter().zip(&mut rounds) {
-            call(&client, request).await;
+            let mut caller = Caller::connect(request).await;
+            caller.call().await;
             let mut times = Vec::with_capacity(CALLS);
             for _ in 0..CALLS {
-                times.push(call(&client, request).await);
+                times.push(caller.call().await);
             }
             rounds.push(Series::new(times));
         }
@@ -77,9 +77,9 @@ async fn main() {
     );
 
     let rates = [
-        throughput(&client, &guest).await,
-        throughput(&client, &model).await,
-        throughput(&client, &hit).await,
+        throughput(&guest).await,
+        throughput(&model).await,
+        throughput(&hit).await,
     ];
     println!("{CALLERS} callers at once");
     println!(
@@ -96,20 +96,11 @@ async fn main() {
     );
 }
 
-async fn call(client: &Client, request: &Request) -> Duration {
-    let request = request.try_clone().unwrap();
-    let began = Instant::now();
-    let answer = client.execute(request).await.unwrap();
-    assert!(answer.status().is_success());
-    answer.bytes().await.unwrap();
-    began.elapsed()
-}
-
 /// Calls a second over rounds of three seconds.
-async fn throughput(client: &Client, request: &Request) -> Spread {
+async fn throughput(request: &Request) -> Spread {
     let mut rates = Vec::new();
     for _ in 0..3 {
-        let (rate, _) = load(client, request, CALLERS, Duration::from_secs(3)).await;
+        let (rate, _) = load(request, CALLERS, Duration::from_secs(3)).await;
         rates.push(rate);
     }
     Spread::of(rates)

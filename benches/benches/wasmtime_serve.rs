@@ -39,7 +39,9 @@ async fn main() -> ExitCode {
         free.local_addr().unwrap().to_string()
     };
     let mut command = Command::new(wasmtime);
-    command.args(["serve", "--addr", &address]).arg(hello);
+    command
+        .args(["serve", "-Scli", "--addr", &address])
+        .arg(hello);
     let peer = command.stdin(Stdio::null()).stdout(Stdio::null());
     let _peer = Peer(peer.stderr(Stdio::null()).spawn().unwrap());
     let body = r#"{"x": [[1, 2]]}"#;
@@ -51,7 +53,7 @@ async fn main() -> ExitCode {
     let (mut rates, mut times) = ([vec![], vec![]], [vec![], vec![]]);
     for _ in 0..ROUNDS {
         for (at, request) in requests.iter().enumerate() {
-            let (rate, latencies) = load(&client, request, CALLERS, ROUND).await;
+            let (rate, latencies) = load(request, CALLERS, ROUND).await;
             rates[at].push(rate);
             times[at].push(latencies);
         }

@@ -17,6 +17,6 @@ mod onnxruntime;
 mod series;
 
 pub use function::{Function, Recorded};
-pub use load::load;
+pub use load::{Caller, load};
 pub use onnxruntime::know_onnxruntime;
 pub use series::{Series, Spread, in_turns, millis};

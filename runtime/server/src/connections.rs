@@ -8,10 +8,12 @@
 //! What is told to stop takes no more connections, closes idle ones, and lets others finish the
 //! request that they have begun.
 
+mod again;
 mod pace;
 mod refuse;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,6 +37,7 @@ use tower_service::Service;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use again::Again;
 pub use pace::Stalled;
 use pace::{PacedBody, PacedStream};
 use refuse::Refuser;
@@ -165,8 +168,9 @@ async fn answer(
         .max_header_size(MAX_HEAD)
         .header_read_timeout(timeouts.header);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let again = Again::new();
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = poll_fn(|cx| again.poll(connection.as_mut(), cx)) => ended,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             loop {
