@@ -254,9 +254,7 @@ async fn load(
     let mut models = BTreeMap::new();
     for (name, taken) in new.models.keys().zip(taken) {
         let loaded = taken.landed().await.map_err(|failure| match failure {
-            Failure::BadModel { reason, .. } => {
-                refused(format!("model `{name}`"), reason)
-            }
+            Failure::BadModel { reason, .. } => refused(format!("model `{name}`"), reason),
             failure => failure,
         });
         models.insert(name.clone(), loaded?);

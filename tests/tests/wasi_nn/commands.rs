@@ -145,7 +145,10 @@ async fn a_job_runs_a_command_for_each_item() {
     let job = server.job_done(&id).await;
     assert_eq!((&job["succeeded"], &job["failed"]), (&json!(2), &json!(1)));
     let results = server.results(&id).await;
-    let failed: Vec<_> = results.values().filter(|r| r["error"].is_object()).collect();
+    let failed: Vec<_> = results
+        .values()
+        .filter(|r| r["error"].is_object())
+        .collect();
     let error = failed[0]["error"].to_string();
     assert!(error.contains("exited with code 3"), "{error}");
 }
