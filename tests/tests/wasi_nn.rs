@@ -3,6 +3,7 @@
 //! `docs/wasi-nn.md` has a table of all calls; what it calls tested is tested here.
 
 #![allow(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "a test fails by panicking"
