@@ -89,10 +89,17 @@ pub fn command() -> Command {
     command
 }
 
-fn build() -> PathBuf {
+/// Cargo, in the workspace.
+pub fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(workspace());
+    without_cargo_variables(&mut command);
+    command
+}
+
+fn build() -> PathBuf {
+    let mut command = cargo();
     // The whole workspace and a test, so that cargo resolves the features of dependencies as it does
     // for `cargo test --workspace`; else it would compile half of them a second time.
     command.args([
@@ -105,7 +112,6 @@ fn build() -> PathBuf {
     ]);
     command.args(["--profile", profile()]);
     command.args(["--message-format", "json-render-diagnostics"]);
-    without_cargo_variables(&mut command);
     let output = command.output().expect("cargo runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(

@@ -1,7 +1,7 @@
 //! Real guests and real models: each example and test guest is built once by `firebox build`,
 //! each model fetched once by `scripts/models.py`; both are shared by all test processes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,9 +20,51 @@ pub fn guest(name: &str) -> Vec<u8> {
     build(&workspace().join("tests/guests").join(name))
 }
 
+/// A program of `tests/guests/wasi-nn`: a core module of WASI 0.1 where its name begins with
+/// `classic`, a component of WASI 0.2 where it begins with `component`.
+pub fn program(name: &str) -> Vec<u8> {
+    let (kind, target) = match name.split('_').next() {
+        Some("classic") => ("classic", "wasm32-wasip1"),
+        _ => ("component", "wasm32-wasip2"),
+    };
+    static BUILT: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !built.contains(kind) {
+        build_programs(kind, target);
+        built.insert(kind);
+    }
+    let file = format!("{target}/release/{name}.wasm");
+    std::fs::read(self::target().join(file)).expect("cargo has built the program")
+}
+
+/// Compiles all programs of a kind; those of the other kind can't be linked for this target.
+fn build_programs(kind: &str, target: &str) {
+    let _one_at_a_time = binary::lock("guests");
+    let add = Command::new("rustup")
+        .args(["target", "add", target])
+        .output()
+        .expect("rustup runs");
+    let said = String::from_utf8_lossy(&add.stderr);
+    assert!(add.status.success(), "no target {target}:\n{said}");
+    let mut cargo = binary::cargo();
+    cargo.args(["build", "--release", "--target", target]);
+    cargo.args(["--package", "firebox-wasi-nn-guests"]);
+    for program in ["classification", "classification_named", "probe"] {
+        cargo.arg("--bin").arg(format!("{kind}_{program}"));
+    }
+    let output = cargo.output().expect("cargo runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "no {kind} programs:\n{said}");
+}
+
 /// The smallest component that is a function, at hand without a compiler.
 pub fn small() -> Vec<u8> {
     wat::parse_str(include_str!("small_guest.wat")).expect("the text is WebAssembly")
+}
+
+/// WebAssembly of this text.
+pub fn of_text(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("the text is WebAssembly")
 }
 
 /// A model file of `target/models`, fetched if it is not there. `model` is a name that

@@ -17,8 +17,9 @@ use crate::output::{self, Format, bytes, facts};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A project is a folder with a firebox.toml. With a Cargo.toml beside it, the function is compiled to
-a WebAssembly component first; without one, the bundle is the model alone. Rust's target
-wasm32-wasip2 is added by rustup where it is missing.
+WebAssembly first: a library to a component, a program to a command. Without one, the bundle is what
+firebox.toml names. Rust's targets wasm32-wasip2 and wasm32-wasip1 are added by rustup where they are
+missing.
 
 Examples:
   firebox build

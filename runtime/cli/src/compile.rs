@@ -1,4 +1,4 @@
-//! Rust to a WebAssembly component: the target, cargo, and the file that cargo made.
+//! Rust to WebAssembly: the target, cargo, and the file that cargo made.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -9,18 +9,22 @@ use serde::Deserialize;
 
 use crate::failure::{Context, Failure, Result};
 
-/// What functions are compiled for.
-pub const TARGET: &str = "wasm32-wasip2";
+/// What libraries are compiled for: they become components.
+const LIBRARY: &str = "wasm32-wasip2";
+/// What programs are compiled for: they become commands, with wasi-nn in the ABI that crates for
+/// programs have.
+const PROGRAM: &str = "wasm32-wasip1";
 
 /// Compiles the package in a folder; what cargo has to say goes to standard error as it comes.
-/// Returns the component's path.
+/// Returns the path of what it made.
 pub fn compile(project: &Path) -> Result<PathBuf> {
-    ensure_target(project)?;
+    let target = target(project)?;
+    ensure_target(project, target)?;
     let manifest = project.join("Cargo.toml");
     let what = || format!("{} can't be found", manifest.display());
     let manifest = manifest.canonicalize().context(what)?;
     let mut command = cargo(project);
-    command.args(["build", "--release", "--target", TARGET]);
+    command.args(["build", "--release", "--target", target]);
     command
         .arg("--message-format=json-render-diagnostics")
         .arg("--manifest-path")
@@ -30,10 +34,8 @@ pub fn compile(project: &Path) -> Result<PathBuf> {
         Failure::new(format!("cargo can't be run: {error}"))
             .hint("Rust is needed to build a function: https://rustup.rs")
     })?;
-    let component = process
-        .stdout
-        .take()
-        .and_then(|out| component(BufReader::new(out), &manifest));
+    let out = process.stdout.take();
+    let made = out.map(|out| artifacts(BufReader::new(out), &manifest));
     let status = process
         .wait()
         .context(|| "cargo can't be waited for".into())?;
@@ -43,12 +45,35 @@ pub fn compile(project: &Path) -> Result<PathBuf> {
                 .hint("cargo's messages above say where"),
         );
     }
-    component.ok_or_else(|| {
-        Failure::new(format!(
-            "{} makes no WebAssembly library",
+    match made.unwrap_or_default().as_slice() {
+        [.., last] if target == LIBRARY => Ok(last.clone()),
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::new(format!(
+            "{} makes neither a WebAssembly library nor a program",
             manifest.display()
         ))
-        .hint("a function's Cargo.toml says: [lib] crate-type = [\"cdylib\", \"rlib\"]")
+        .hint("a function's Cargo.toml says: [lib] crate-type = [\"cdylib\", \"rlib\"]")),
+        several => Err(Failure::new(format!(
+            "{} makes {} programs, and a command is one",
+            manifest.display(),
+            several.len()
+        ))
+        .hint("name one of them in firebox.toml: [function] component = \"target/…/NAME.wasm\"")),
+    }
+}
+
+/// What the package in a folder is compiled for: a package without a library is a program.
+fn target(project: &Path) -> Result<&'static str> {
+    let manifest = project.join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest);
+    let text = text.context(|| format!("{} can't be read", manifest.display()))?;
+    let says = |section: &str| text.lines().any(|line| line.trim() == section);
+    let has = |file: &str| project.join(file).exists();
+    let library = says("[lib]") || has("src/lib.rs");
+    let program = says("[[bin]]") || has("src/main.rs");
+    Ok(match program && !library {
+        true => PROGRAM,
+        false => LIBRARY,
     })
 }
 
@@ -78,8 +103,8 @@ struct Message {
     filenames: Vec<PathBuf>,
 }
 
-/// The last `.wasm` among the artifacts of the package with this manifest.
-fn component(messages: impl BufRead, manifest: &Path) -> Option<PathBuf> {
+/// The `.wasm` files among the artifacts of the package with this manifest.
+fn artifacts(messages: impl BufRead, manifest: &Path) -> Vec<PathBuf> {
     let messages = messages.lines().map_while(std::result::Result::ok);
     let artifacts = messages
         .filter_map(|line| serde_json::from_str::<Message>(&line).ok())
@@ -88,36 +113,36 @@ fn component(messages: impl BufRead, manifest: &Path) -> Option<PathBuf> {
     let files = artifacts.flat_map(|artifact| artifact.filenames);
     files
         .filter(|file| file.extension() == Some("wasm".as_ref()))
-        .last()
+        .collect()
 }
 
 /// Adds the compilation target by rustup where the project's toolchain lacks it.
-fn ensure_target(project: &Path) -> Result {
-    if has_target(project)? {
+fn ensure_target(project: &Path, target: &str) -> Result {
+    if has_target(project, target)? {
         return Ok(());
     }
-    eprintln!("Rust's target {TARGET} is not installed yet: rustup target add {TARGET}");
+    eprintln!("Rust's target {target} is not installed yet: rustup target add {target}");
     let mut rustup = Command::new("rustup");
     rustup
-        .args(["target", "add", TARGET])
+        .args(["target", "add", target])
         .current_dir(project)
         .stdin(Stdio::null());
     match rustup.stdout(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(Failure::new(format!("rustup could not add {TARGET}"))
+        Ok(_) => Err(Failure::new(format!("rustup could not add {target}"))
             .hint("its message above says why; without a network it can't be fetched")),
         Err(error) => Err(Failure::new(format!(
-            "{TARGET} is missing, and rustup can't be run: {error}"
+            "{target} is missing, and rustup can't be run: {error}"
         ))
         .hint("install the target the way this Rust was installed, or Rust by https://rustup.rs")),
     }
 }
 
 /// Whether the toolchain that compiles this project has the target's libraries.
-fn has_target(project: &Path) -> Result<bool> {
+fn has_target(project: &Path, target: &str) -> Result<bool> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc
-        .args(["--print", "target-libdir", "--target", TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .current_dir(project);
     let output = rustc.output().map_err(|error| {
         Failure::new(format!("rustc can't be run: {error}"))
@@ -139,11 +164,24 @@ mod tests {
             {"reason":"compiler-artifact","manifest_path":"/mine/Cargo.toml","filenames":["/a.rlib","/mine.wasm"]}
             {"reason":"build-finished","success":true}
         "#;
-        let found = component(messages.as_bytes(), Path::new("/mine/Cargo.toml"));
-        assert_eq!(found, Some(PathBuf::from("/mine.wasm")));
-        assert_eq!(
-            component(messages.as_bytes(), Path::new("/none/Cargo.toml")),
-            None
-        );
+        let found = artifacts(messages.as_bytes(), Path::new("/mine/Cargo.toml"));
+        assert_eq!(found, [PathBuf::from("/mine.wasm")]);
+        let none = artifacts(messages.as_bytes(), Path::new("/none/Cargo.toml"));
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn a_package_without_a_library_is_a_program() {
+        let project = |manifest: &str, file: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("src")).unwrap();
+            std::fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+            std::fs::write(folder.path().join(file), "").unwrap();
+            target(folder.path()).unwrap()
+        };
+        assert_eq!(project("[package]", "src/main.rs"), PROGRAM);
+        assert_eq!(project("[package]\n[[bin]]", "src/other.rs"), PROGRAM);
+        assert_eq!(project("[package]", "src/lib.rs"), LIBRARY);
+        assert_eq!(project("[package]\n[lib]", "src/main.rs"), LIBRARY);
     }
 }

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::{ByteSize, FunctionName, nearest, sizes};
 
 mod batching;
+mod command;
 
 pub use batching::Batching;
 
@@ -83,6 +84,18 @@ pub struct FunctionSection {
     /// memory.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reuse: bool,
+    /// Where models run that the guest loads from bytes; where it is left out, it may load none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_models: Option<Device>,
+    /// A command's arguments, after the program's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// The media type of what a command writes to standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// A command's environment: all of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -344,7 +357,7 @@ impl Manifest {
         let mut manifest = Manifest::bare(name);
         manifest.function = Some(FunctionSection {
             component,
-            reuse: false,
+            ..FunctionSection::default()
         });
         manifest
     }
@@ -377,6 +390,9 @@ impl Manifest {
             (None, 0) => return Err(ManifestError::Empty),
             (None, count) if count > 1 => return Err(ManifestError::ManyModels { count }),
             _ => {}
+        }
+        if let Some(function) = &self.function {
+            function.check_command()?;
         }
         for (name, model) in &self.models {
             check_model_name(name)?;
@@ -517,7 +533,17 @@ const KEYS: [(&str, &[&str]); 9] = [
             "network",
         ],
     ),
-    ("function", &["component", "reuse"]),
+    (
+        "function",
+        &[
+            "component",
+            "reuse",
+            "load_models",
+            "args",
+            "env",
+            "content_type",
+        ],
+    ),
     ("models.*", &["path", "device", "precision", "batching"]),
     ("models.*.batching", Batching::KEYS),
     (

@@ -43,7 +43,7 @@ impl Sandbox {
         let compile = move || match kind {
             Kind::Function => runtime.block_on(inner.compile(&wasm, assets)),
             Kind::Http => runtime.block_on(inner.compile_handler(&wasm, &assets)),
-            Kind::Command => Err(CompileError::UnservedKind { kind }),
+            Kind::Command => inner.compile_command(&wasm),
         };
         tokio::task::spawn_blocking(compile)
             .await
@@ -202,7 +202,7 @@ impl Inner {
     }
 
     /// Resolves imports.
-    fn linked(&self, component: &Component) -> Result<InstancePre<State>, CompileError> {
+    pub(crate) fn linked(&self, component: &Component) -> Result<InstancePre<State>, CompileError> {
         self.linker.instantiate_pre(component).map_err(|error| {
             let reason = format!("{error:#}");
             let ty = component.component_type();

@@ -12,6 +12,8 @@ use wasmtime_wasi::I32Exit;
 use crate::bindings::{Function, FunctionPre};
 use crate::cpu::OutOfCpu;
 use crate::engine::Inner;
+use crate::limits::MemoryCap;
+use crate::nn::Nn;
 use crate::reuse::{Idle, Kept};
 use crate::state::{Grants, State};
 use crate::{
@@ -114,13 +116,7 @@ impl Component {
             Ok((function, answer))
         });
         let (function, answer) = answered.await?;
-        let state = call.store.data();
-        let usage = Usage {
-            total: start.elapsed(),
-            guest: call.polled.saturating_sub(state.nn.polled),
-            compute: state.nn.waited,
-            peak_memory: state.memory.peak(),
-        };
+        let (state, usage) = (call.store.data(), call.usage(start));
         if reuse && !state.memory.refused() && !state.nn.refused() {
             let mut store = call.store;
             store.data_mut().nn.rest();
@@ -158,11 +154,23 @@ impl Component {
     }
 }
 
+/// What a call asks of the data of its store, whatever kind of code runs there.
+pub(crate) trait Holds: Send + 'static {
+    /// The memory cap.
+    fn memory(&self) -> &MemoryCap;
+    /// The same, to be asked for more.
+    fn memory_mut(&mut self) -> &mut MemoryCap;
+    /// Its models.
+    fn nn(&self) -> &Nn;
+    /// What the guest wrote to standard error last.
+    fn last_words(&self) -> String;
+}
+
 /// A store with the time that is left for it.
-pub(crate) struct Call {
+pub(crate) struct Call<S: 'static = State> {
     /// How many there can be at once.
     instances: u32,
-    pub(crate) store: Store<State>,
+    pub(crate) store: Store<S>,
     limits: Limits,
     deadline: tokio::time::Instant,
     /// Time on the thread.
@@ -193,7 +201,9 @@ impl Call {
         store.set_hostcall_fuel(limits.memory);
         Self::of(inner, store, limits).metered(cpu)
     }
+}
 
+impl<S: Holds> Call<S> {
     /// What it spends is counted by `meter`.
     pub(crate) fn metered(self, meter: CpuMeter) -> Self {
         Self {
@@ -203,7 +213,7 @@ impl Call {
         }
     }
 
-    fn of(inner: &Inner, store: Store<State>, limits: Limits) -> Self {
+    pub(crate) fn of(inner: &Inner, store: Store<S>, limits: Limits) -> Self {
         Self {
             instances: inner.config.instances,
             store,
@@ -218,7 +228,7 @@ impl Call {
     /// Runs one step in the guest and says what went wrong, if anything did.
     pub(crate) async fn run<T>(
         &mut self,
-        step: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+        step: impl AsyncFnOnce(&mut Store<S>) -> wasmtime::Result<T>,
     ) -> Result<T, InvokeError> {
         let Limits { cpu, deadline, .. } = self.limits;
         let step = timed(step(&mut self.store), &mut self.polled);
@@ -234,6 +244,17 @@ impl Call {
         }
     }
 
+    /// What it cost, begun at `start`.
+    pub(crate) fn usage(&self, start: Instant) -> Usage {
+        let state = self.store.data();
+        Usage {
+            total: start.elapsed(),
+            guest: self.polled.saturating_sub(state.nn().polled),
+            compute: state.nn().waited,
+            peak_memory: state.memory().peak(),
+        }
+    }
+
     fn diagnose(&self, error: &wasmtime::Error) -> InvokeError {
         let state = self.store.data();
         if error.is::<PoolConcurrencyLimitError>() {
@@ -241,7 +262,7 @@ impl Call {
                 instances: self.instances,
             };
         }
-        if state.memory.refused() {
+        if state.memory().refused() {
             return InvokeError::Memory {
                 limit: self.limits.memory,
             };

@@ -10,6 +10,8 @@ use wasmtime::{
 };
 
 use crate::bindings::Function;
+use crate::command::{self, CommandState};
+use crate::component::Holds;
 use crate::epoch::Clock;
 use crate::limits::TABLE_ELEMENTS;
 use crate::state::{Grants, State};
@@ -34,6 +36,8 @@ pub struct Sandbox {
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
+    /// What core modules can import.
+    pub(crate) commands: wasmtime::Linker<CommandState>,
     pub(crate) config: SandboxConfig,
     /// Room for instances that are kept between calls.
     pub(crate) idle: Arc<Semaphore>,
@@ -60,10 +64,12 @@ impl Sandbox {
         let engine = engine.map_err(fault)?;
         let clock = Clock::start(&engine, config.tick).map_err(SandboxError::Clock)?;
         let linker = linker(&engine).map_err(fault)?;
+        let commands = command::linker(&engine).map_err(fault)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
                 linker,
+                commands,
                 idle: Arc::new(Semaphore::new(config.idle as usize)),
                 config: config.clone(),
                 _clock: clock,
@@ -105,6 +111,7 @@ fn engine_config(pool: Option<&SandboxConfig>) -> Config {
             .max_core_instances_per_component(CORE_INSTANCES)
             .max_memories_per_component(MEMORIES)
             .max_tables_per_component(TABLES)
+            .max_tables_per_module(TABLES)
             .table_elements(TABLE_ELEMENTS)
             .max_memory_size(settings.memory)
             .pagemap_scan(Enabled::Auto)
@@ -125,16 +132,21 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 }
 
 impl Inner {
-    /// A store for one instance: capped, and yielding at each epoch.
+    /// A store for one instance of a component.
     pub(crate) fn store(&self, grants: Grants) -> wasmtime::Result<Store<State>> {
         let copied = grants.limits.memory;
-        let mut store = Store::new(&self.engine, State::new(grants, &self.config)?);
-        store.limiter(|state| &mut state.memory);
+        Ok(self.store_of(State::new(grants, &self.config)?, copied))
+    }
+
+    /// A store for one instance: capped, and yielding at each epoch.
+    pub(crate) fn store_of<S: Holds>(&self, state: S, copied: usize) -> Store<S> {
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| state.memory_mut());
         // What a guest returns is copied to the host; it can't be larger than
         // its memory unless it names the same bytes many times.
         store.set_hostcall_fuel(copied);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        Ok(store)
+        store
     }
 }

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Kind;
-
 /// No sandbox could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -33,7 +31,7 @@ pub enum CompileError {
     },
     /// WebAssembly text or binary of the wrong kind.
     #[error(
-        "this is a core WebAssembly module, not a component, and exports no `_start`; build it for `wasm32-wasip2` with `firebox build`"
+        "this is a core WebAssembly module that exports no `_start`; a function is a component (`firebox build` makes one, for `wasm32-wasip2`), or a program of WASI 0.1, built for `wasm32-wasip1`, whose module exports `_start`"
     )]
     CoreModule,
     /// Not valid, or beyond what this sandbox allows.
@@ -47,15 +45,9 @@ pub enum CompileError {
         "the component exports wasi:http/handler of WASI 0.3, and this host serves wasi:http/incoming-handler of WASI 0.2; build it for that"
     )]
     NewerHandler,
-    /// A kind of code that this build does not run.
-    #[error("the code is of the kind `{kind}`, which this build doesn't run")]
-    UnservedKind {
-        /// What it is.
-        kind: Kind,
-    },
     /// An export of the `firebox:function` world is missing.
     #[error(
-        "the component doesn't export `{name}`; a function exports `init`, `describe` and `infer` of firebox:function@0.1.0, or wasi:http/incoming-handler of WASI 0.2 (found: {found})"
+        "the component doesn't export `{name}`; a function exports `init`, `describe` and `infer` of firebox:function@0.1.0, or wasi:http/incoming-handler or wasi:cli/run of WASI 0.2 (found: {found})"
     )]
     MissingExport {
         /// What is missing.
@@ -88,6 +80,28 @@ pub enum CompileError {
         name: String,
         /// Missing, or of another type.
         reason: String,
+    },
+    /// A command imports something that the host does not give.
+    #[error(
+        "the command imports `{name}`, which this host doesn't give: {reason}; commands can import wasi_snapshot_preview1, and {given} of wasi_ephemeral_nn"
+    )]
+    UnknownCommandImport {
+        /// The import, `module::name`.
+        name: String,
+        /// Missing, or of another type.
+        reason: String,
+        /// What there is of wasi-nn.
+        given: String,
+    },
+    /// A command without what the host calls.
+    #[error(
+        "a command exports {missing}, as WASI 0.1 has it (found: {found}); build a program, not a library, for `wasm32-wasip1`"
+    )]
+    NotCommand {
+        /// What it lacks.
+        missing: &'static str,
+        /// What it exports.
+        found: String,
     },
     /// `init`, `describe` or the making of an instance failed.
     #[error("the component's `{function}` failed: {error}")]

@@ -12,8 +12,9 @@ const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 /// What the handler of WASI 0.3 exports.
 const NEWER_HANDLER: &str = "wasi:http/handler@0.3.";
 
-/// What a command exports.
+/// What a command exports: a core module, and a component of any 0.2 release.
 const START: &str = "_start";
+const RUN: &str = "wasi:cli/run@0.2.";
 
 /// What kind of code a WebAssembly file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub enum Kind {
     Function,
     /// A component that exports `wasi:http/incoming-handler` of WASI 0.2.
     Http,
-    /// A core module that exports `_start`: a command of WASI 0.1.
+    /// A program: a core module of WASI 0.1 that exports `_start`, or a component that exports
+    /// `wasi:cli/run` of WASI 0.2.
     Command,
 }
 
@@ -69,6 +71,7 @@ fn of_component(exports: &[String]) -> Result<Kind, CompileError> {
     match missing {
         None => Ok(Kind::Function),
         Some(_) if starts(HANDLER) => Ok(Kind::Http),
+        Some(_) if starts(RUN) => Ok(Kind::Command),
         Some(_) if starts(NEWER_HANDLER) => Err(CompileError::NewerHandler),
         Some(name) => Err(CompileError::MissingExport {
             name,
@@ -135,8 +138,9 @@ mod tests {
             handler("wasi:http/handler@0.3.0").unwrap_err(),
             CompileError::NewerHandler
         ));
+        assert_eq!(handler("wasi:cli/run@0.2.3").unwrap(), Kind::Command);
         assert!(matches!(
-            handler("wasi:cli/run@0.2.3").unwrap_err(),
+            handler("wasi:cli/run@0.3.0").unwrap_err(),
             CompileError::MissingExport { name: "init", .. }
         ));
     }

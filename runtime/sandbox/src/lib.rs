@@ -12,6 +12,7 @@
 //!
 //! A component that answers HTTP requests goes the same way, without `init` and
 //! a snapshot: [`Sandbox::link_handler`] and [`Handler::handle`] (`handler.rs`).
+//! A command, a program of WASI, goes a shorter way, all of it in `command.rs`.
 //!
 //! What an instance can reach is its store's data (`state.rs`): WASI 0.2
 //! without files but the assets, without sockets, and with captured output
@@ -59,6 +60,7 @@
 mod assets;
 mod bindings;
 mod call;
+mod command;
 mod compile;
 mod component;
 mod config;
@@ -79,6 +81,7 @@ mod state;
 
 pub use assets::Assets;
 pub use call::{Context, Parameter, Request, Response, Usage};
+pub use command::{Command, CommandLine};
 pub use compile::Compiled;
 pub use component::Component;
 pub use config::{Limits, Pooling, SandboxConfig};
@@ -87,5 +90,5 @@ pub use engine::Sandbox;
 pub use error::{CompileError, ErrorCode, GuestError, InvokeError, LinkError, SandboxError};
 pub use handler::{Handler, ResponseBody};
 pub use kind::Kind;
-pub use models::{ModelError, Models};
+pub use models::{LoadCause, LoadedModel, ModelError, Models, Target};
 pub use network::Network;

@@ -1,22 +1,31 @@
-//! The host of wasi:nn 0.2.0-rc-2024-10-28, over the embedder's [`Models`].
+//! The host of wasi-nn, over the embedder's [`Models`]: what both of its ABIs share.
 //!
-//! Tensors live here, at the host, and count against a budget per instance;
-//! graphs are names of the function's models. A tensor's constructor can't
-//! fail, so what is wrong with one is kept and said by `compute`, which checks
-//! all inputs against the graph before it asks for a run. `compute` awaits the
-//! answer: the guest's fiber sleeps and holds no thread.
+//! 1. `open` and `load` give an [`OpenModel`], a name and a signature; what was loaded from bytes
+//!    is let go when the guest holds nothing of it any more.
+//! 2. Tensors live here, at the host, and count against a budget per instance, as do models that
+//!    were loaded from bytes.
+//! 3. `compute` awaits the answer: the guest's fiber sleeps and holds no thread.
+//!
+//! `component.rs` speaks to components, `classic.rs` to core modules; `tensors.rs` is between their
+//! tensors and the engine's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use firebox_engine::{DType, Signature, Tensor, TensorSpec};
-use wasmtime::component::Resource;
+use firebox_engine::{Signature, Tensor};
 
-use crate::bindings::wasi::nn::{errors, graph, inference, tensor};
+use crate::bindings::wasi::nn::errors::ErrorCode;
 use crate::component::timed;
-use crate::state::State;
-use crate::{ModelError, Models};
+use crate::{LoadCause, ModelError, Models, Target};
+
+pub(crate) mod classic;
+pub(crate) mod component;
+mod tensors;
+
+pub use tensors::HostTensor;
+use tensors::{speakable, to_guest, to_model};
 
 /// What a tensor costs beside its bytes.
 const TENSOR_OVERHEAD: usize = 256;
@@ -25,18 +34,49 @@ const TENSOR_OVERHEAD: usize = 256;
 /// many errors.
 const LONGEST_ERROR: usize = 2 << 10;
 
-/// The wasi:nn part of an instance's state.
+/// Times that one request can load a model from bytes: each costs the host more than it does the
+/// guest.
+const LOADS: usize = 16;
+
+/// The wasi-nn part of an instance's state.
 pub(crate) struct Nn {
     models: Option<Arc<dyn Models>>,
-    /// Bytes of tensors that may still be made.
+    /// Bytes of tensors and of loaded models that may still be held.
     left: usize,
     budget: usize,
+    /// Models that were loaded from bytes, by the names that the embedder gave them.
+    loaded: HashMap<Arc<str>, Held>,
+    /// Loads from bytes that the request may still ask for.
+    loads: usize,
     /// Wall-clock time spent on models.
     pub(crate) waited: Duration,
     /// The part of it that was spent on this thread.
     pub(crate) polled: Duration,
-    /// Whether a tensor was too large for what the instance may hold.
+    /// Whether something was too large for what the instance may hold.
     refused: bool,
+}
+
+/// A model that was loaded from bytes, as long as the guest has handles of it.
+struct Held {
+    bytes: usize,
+    handles: usize,
+}
+
+/// A model that a guest can run.
+#[derive(Clone)]
+pub struct OpenModel {
+    name: Arc<str>,
+    signature: Arc<Signature>,
+    /// Whether it came from bytes.
+    loaded: bool,
+}
+
+/// How a guest says that its bytes are written.
+pub(crate) enum Encoding {
+    /// As ONNX, or it leaves that to us.
+    Onnx,
+    /// In a way that this host doesn't read.
+    Other(&'static str),
 }
 
 impl Nn {
@@ -46,6 +86,8 @@ impl Nn {
             models,
             left: budget,
             budget,
+            loaded: HashMap::new(),
+            loads: LOADS,
             waited,
             polled,
             refused: false,
@@ -53,10 +95,14 @@ impl Nn {
     }
 
     /// The models of the next call, and its figures from zero. Tensors that the guest kept still
-    /// count.
+    /// count; models that it loaded from bytes went with the call before.
     pub(crate) fn renew(&mut self, models: Arc<dyn Models>) {
         self.models = Some(models);
         (self.waited, self.polled) = Default::default();
+        self.loads = LOADS;
+        for (_, held) in std::mem::take(&mut self.loaded) {
+            self.give_back(held.bytes);
+        }
     }
 
     /// Between two calls it has no models: they hold what is loaded of the version.
@@ -69,17 +115,154 @@ impl Nn {
         self.refused
     }
 
-    fn models(&self) -> Result<Arc<dyn Models>, Error> {
-        self.models.clone().ok_or_else(|| {
-            let data = "models can't be used in `init` or `describe`; use them in `infer`".into();
-            Error {
-                code: errors::ErrorCode::UnsupportedOperation,
-                data,
-            }
+    /// Opens a model of the bundle.
+    async fn open(&mut self, name: &str) -> Result<OpenModel, Error> {
+        let models = self.models()?;
+        let signature = self.wait(models.open(name)).await?;
+        speakable(name, &signature)?;
+        Ok(OpenModel {
+            name: name.into(),
+            signature,
+            loaded: false,
         })
     }
 
-    fn take(&mut self, bytes: usize) -> Result<(), Error> {
+    /// Loads a model from bytes.
+    async fn load(
+        &mut self,
+        onnx: Bytes,
+        encoding: Encoding,
+        target: Target,
+    ) -> Result<OpenModel, Error> {
+        let models = self.models()?;
+        if let Encoding::Other(found) = encoding {
+            let data = format!("expected a graph encoded as onnx (or autodetect), found {found}");
+            return Err(Error::new(ErrorCode::InvalidEncoding, data));
+        }
+        self.loads = self.loads.checked_sub(1).ok_or_else(|| {
+            let data = format!(
+                "one request can load {LOADS} models from bytes; keep their graphs, or list the models in firebox.toml and use load-by-name"
+            );
+            Error::new(ErrorCode::TooLarge, data)
+        })?;
+        let size = onnx.len();
+        self.take(size, "model file")?;
+        let loaded = self.wait(models.load(onnx, target)).await;
+        self.give_back(size);
+        let loaded = loaded?;
+        if !self.loaded.contains_key(&loaded.name) {
+            let fits = speakable("(loaded from bytes)", &loaded.signature);
+            if let Err(error) = fits.and_then(|()| self.take(loaded.bytes, "model")) {
+                models.unload(&loaded.name);
+                return Err(error);
+            }
+        }
+        let held = self.loaded.entry(loaded.name.clone()).or_insert(Held {
+            bytes: loaded.bytes,
+            handles: 0,
+        });
+        held.handles += 1;
+        Ok(OpenModel {
+            name: loaded.name,
+            signature: loaded.signature,
+            loaded: true,
+        })
+    }
+
+    /// Another handle of a model.
+    fn again(&mut self, model: &OpenModel) -> OpenModel {
+        if let Some(held) = self.loaded.get_mut(&model.name) {
+            held.handles += 1;
+        }
+        model.clone()
+    }
+
+    /// A handle of a model is gone.
+    fn close(&mut self, model: &OpenModel) {
+        let Some(held) = self.loaded.get_mut(&model.name).filter(|_| model.loaded) else {
+            return;
+        };
+        held.handles = held.handles.saturating_sub(1);
+        if held.handles > 0 {
+            return;
+        }
+        if let Some(held) = self.loaded.remove(&model.name) {
+            self.give_back(held.bytes);
+            if let Some(models) = &self.models {
+                models.unload(&model.name);
+            }
+        }
+    }
+
+    /// Runs a model; outputs in the graph's order.
+    async fn compute(
+        &mut self,
+        model: &OpenModel,
+        given: Vec<(String, HostTensor)>,
+    ) -> Result<Vec<(String, HostTensor)>, Error> {
+        let OpenModel {
+            name, signature, ..
+        } = model;
+        let mut inputs = Vec::with_capacity(given.len());
+        for (input, tensor) in given {
+            let spec = tensors::spec(signature, &input);
+            let input = spec.map_or(input, |spec| spec.name.clone());
+            inputs.push((input.clone(), to_model(name, &input, tensor, spec)?));
+        }
+        self.run(model, inputs).await
+    }
+
+    /// The same with tensors that were made ready.
+    async fn run(
+        &mut self,
+        model: &OpenModel,
+        inputs: Vec<(String, Tensor)>,
+    ) -> Result<Vec<(String, HostTensor)>, Error> {
+        let OpenModel {
+            name,
+            signature,
+            loaded,
+        } = model;
+        if *loaded && !self.loaded.contains_key(name) {
+            let data = "the model was loaded from bytes in an earlier request and went with it; load it again";
+            return Err(Error::new(ErrorCode::InvalidArgument, data));
+        }
+        signature
+            .check_inputs(&inputs)
+            .map_err(|error| Error::misfit(name, &error))?;
+        let models = self.models()?;
+        let outputs = self.wait(models.run(name, inputs)).await?;
+
+        let mut answer = Vec::with_capacity(outputs.len());
+        for (output, tensor) in outputs {
+            let given = to_guest(name, &output, tensor);
+            let given = given.and_then(|given| self.take(given.size(), "tensor").map(|()| given));
+            match given {
+                Ok(tensor) => answer.push((output, tensor)),
+                Err(error) => {
+                    answer.iter().for_each(|(_, kept)| self.drop_tensor(kept));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// A tensor that counted is gone.
+    fn drop_tensor(&mut self, tensor: &HostTensor) {
+        if tensor.data.is_ok() {
+            self.give_back(tensor.size());
+        }
+    }
+
+    fn models(&self) -> Result<Arc<dyn Models>, Error> {
+        self.models.clone().ok_or_else(|| {
+            let data = "models can't be used in `init` or `describe`; use them in `infer`";
+            Error::new(ErrorCode::UnsupportedOperation, data)
+        })
+    }
+
+    fn take(&mut self, bytes: usize, what: &str) -> Result<(), Error> {
         match self.left.checked_sub(bytes.saturating_add(TENSOR_OVERHEAD)) {
             Some(left) => {
                 self.left = left;
@@ -88,22 +271,26 @@ impl Nn {
             None => {
                 self.refused = true;
                 let data = format!(
-                    "a tensor of {bytes} bytes is too large: the instance's tensors hold {} of {} bytes",
+                    "a {what} of {bytes} bytes is too large: the instance's tensors hold {} of {} bytes",
                     self.budget - self.left,
                     self.budget
                 );
-                Err(Error {
-                    code: errors::ErrorCode::TooLarge,
-                    data,
-                })
+                Err(Error::new(ErrorCode::TooLarge, data))
             }
         }
+    }
+
+    /// Whether so many bytes could be taken.
+    fn fits(&mut self, bytes: usize, what: &str) -> Result<(), Error> {
+        self.take(bytes, what)?;
+        self.give_back(bytes);
+        Ok(())
     }
 
     fn give_back(&mut self, bytes: usize) {
         self.left = self
             .left
-            .saturating_add(bytes + TENSOR_OVERHEAD)
+            .saturating_add(bytes.saturating_add(TENSOR_OVERHEAD))
             .min(self.budget);
     }
 
@@ -116,40 +303,31 @@ impl Nn {
     }
 }
 
-/// A tensor as the guest made it, or why it could not be kept.
-pub struct HostTensor {
-    dimensions: Vec<u32>,
-    ty: tensor::TensorType,
-    data: Result<Bytes, Error>,
-}
-
-/// A model that was opened by name.
-pub struct Graph {
-    name: Arc<str>,
-    signature: Arc<Signature>,
-}
-
-/// The same; a model holds no state between runs.
-pub struct ExecutionContext {
-    name: Arc<str>,
-    signature: Arc<Signature>,
-}
-
-impl HostTensor {
-    /// Bytes that it counts for: its sizes are the guest's choice too.
-    fn bytes(dimensions: &[u32], data: usize) -> usize {
-        data.saturating_add(size_of_val(dimensions))
-    }
-}
-
 /// What a guest is told.
 #[derive(Clone, Debug)]
 pub struct Error {
-    code: errors::ErrorCode,
+    code: ErrorCode,
     data: String,
 }
 
 impl Error {
+    fn new(code: ErrorCode, data: impl Into<String>) -> Self {
+        Self {
+            code,
+            data: data.into(),
+        }
+    }
+
+    fn misfit(model: &str, problem: &impl std::fmt::Display) -> Self {
+        let data = format!("model `{model}`: {problem}");
+        Self::new(ErrorCode::InvalidArgument, data)
+    }
+
+    fn not_one_file(found: usize) -> Self {
+        let data = format!("an ONNX model is one file: expected 1 builder, found {found}");
+        Self::new(ErrorCode::InvalidArgument, data)
+    }
+
     /// With a text that is not too long to be kept.
     fn clipped(mut self) -> Self {
         let end = self.data.floor_char_boundary(LONGEST_ERROR);
@@ -165,314 +343,18 @@ impl Error {
 impl From<ModelError> for Error {
     fn from(error: ModelError) -> Self {
         let code = match &error {
-            ModelError::NotFound { .. } => errors::ErrorCode::NotFound,
-            ModelError::Input { .. } => errors::ErrorCode::InvalidArgument,
-            ModelError::Unavailable { .. } => errors::ErrorCode::Timeout,
-            ModelError::Failed { .. } => errors::ErrorCode::RuntimeError,
-        };
-        Self {
-            code,
-            data: error.to_string(),
-        }
-    }
-}
-
-/// A WIT `result` whose error is a resource, in a call that may trap.
-type Answer<T> = wasmtime::Result<Result<T, Resource<Error>>>;
-
-impl State {
-    fn answer<T: Send + 'static>(&mut self, result: Result<T, Error>) -> Answer<Resource<T>> {
-        Ok(match result {
-            Ok(value) => Ok(self.table.push(value)?),
-            Err(error) => Err(self.table.push(error.clipped())?),
-        })
-    }
-
-    /// Moves a tensor out of the guest's hands.
-    fn take_tensor(&mut self, tensor: Resource<HostTensor>) -> wasmtime::Result<HostTensor> {
-        let tensor = self.table.delete(tensor)?;
-        if let Ok(data) = &tensor.data {
-            let bytes = HostTensor::bytes(&tensor.dimensions, data.len());
-            self.nn.give_back(bytes);
-        }
-        Ok(tensor)
-    }
-}
-
-impl tensor::Host for State {}
-
-impl tensor::HostTensor for State {
-    fn new(
-        &mut self,
-        dimensions: Vec<u32>,
-        ty: tensor::TensorType,
-        data: Vec<u8>,
-    ) -> wasmtime::Result<Resource<HostTensor>> {
-        let bytes = HostTensor::bytes(&dimensions, data.len());
-        let taken = self.nn.take(bytes);
-        let dimensions = match &taken {
-            Ok(()) => dimensions,
-            Err(_) => Vec::new(),
-        };
-        let data = taken.map(|()| Bytes::from(data));
-        Ok(self.table.push(HostTensor {
-            dimensions,
-            ty,
-            data,
-        })?)
-    }
-
-    fn dimensions(&mut self, tensor: Resource<HostTensor>) -> wasmtime::Result<Vec<u32>> {
-        Ok(self.table.get(&tensor)?.dimensions.clone())
-    }
-
-    fn ty(&mut self, tensor: Resource<HostTensor>) -> wasmtime::Result<tensor::TensorType> {
-        Ok(self.table.get(&tensor)?.ty)
-    }
-
-    fn data(&mut self, tensor: Resource<HostTensor>) -> wasmtime::Result<Vec<u8>> {
-        match &self.table.get(&tensor)?.data {
-            Ok(data) => Ok(data.to_vec()),
-            Err(error) => Err(wasmtime::Error::msg(error.data.clone())),
-        }
-    }
-
-    fn drop(&mut self, tensor: Resource<HostTensor>) -> wasmtime::Result<()> {
-        self.take_tensor(tensor).map(drop)
-    }
-}
-
-impl graph::Host for State {
-    fn load(
-        &mut self,
-        _builder: Vec<Vec<u8>>,
-        _encoding: graph::GraphEncoding,
-        _target: graph::ExecutionTarget,
-    ) -> Answer<Resource<Graph>> {
-        let data = "models can't be loaded from bytes here; list the model in firebox.toml and use load-by-name";
-        self.answer(Err(Error {
-            code: errors::ErrorCode::Security,
-            data: data.into(),
-        }))
-    }
-
-    async fn load_by_name(&mut self, name: String) -> Answer<Resource<Graph>> {
-        let opened = match self.nn.models() {
-            Err(error) => Err(error),
-            Ok(models) => match self.nn.wait(models.open(&name)).await {
-                Err(error) => Err(error.into()),
-                Ok(signature) => speakable(&name, &signature).map(|()| Graph {
-                    name: name.as_str().into(),
-                    signature,
-                }),
+            ModelError::NotFound { .. } => ErrorCode::NotFound,
+            ModelError::Input { .. } => ErrorCode::InvalidArgument,
+            ModelError::Unavailable { .. } => ErrorCode::Timeout,
+            ModelError::Failed { .. } => ErrorCode::RuntimeError,
+            ModelError::Load { cause, .. } => match cause {
+                LoadCause::Forbidden => ErrorCode::Security,
+                LoadCause::NotOnnx => ErrorCode::InvalidEncoding,
+                LoadCause::Malformed => ErrorCode::InvalidArgument,
+                LoadCause::Unsupported => ErrorCode::UnsupportedOperation,
+                LoadCause::TooLarge => ErrorCode::TooLarge,
             },
         };
-        self.answer(opened)
+        Self::new(code, error.to_string())
     }
-}
-
-impl graph::HostGraph for State {
-    fn init_execution_context(
-        &mut self,
-        graph: Resource<Graph>,
-    ) -> Answer<Resource<ExecutionContext>> {
-        let Graph { name, signature } = self.table.get(&graph)?;
-        let context = ExecutionContext {
-            name: name.clone(),
-            signature: signature.clone(),
-        };
-        self.answer(Ok(context))
-    }
-
-    fn drop(&mut self, graph: Resource<Graph>) -> wasmtime::Result<()> {
-        self.table.delete(graph)?;
-        Ok(())
-    }
-}
-
-impl inference::Host for State {}
-
-impl inference::HostGraphExecutionContext for State {
-    async fn compute(
-        &mut self,
-        context: Resource<ExecutionContext>,
-        inputs: Vec<(String, Resource<HostTensor>)>,
-    ) -> Answer<Vec<(String, Resource<HostTensor>)>> {
-        let ExecutionContext { name, signature } = self.table.get(&context)?;
-        let (name, signature) = (name.clone(), signature.clone());
-        let mut given = Vec::with_capacity(inputs.len());
-        for (input, tensor) in inputs {
-            given.push((input, self.take_tensor(tensor)?));
-        }
-        match self.run(&name, &signature, given).await {
-            Err(error) => Ok(Err(self.table.push(error.clipped())?)),
-            Ok(outputs) => {
-                let mut answer = Vec::with_capacity(outputs.len());
-                for (output, tensor) in outputs {
-                    answer.push((output, self.table.push(tensor)?));
-                }
-                Ok(Ok(answer))
-            }
-        }
-    }
-
-    fn drop(&mut self, context: Resource<ExecutionContext>) -> wasmtime::Result<()> {
-        self.table.delete(context)?;
-        Ok(())
-    }
-}
-
-impl errors::Host for State {}
-
-impl errors::HostError for State {
-    fn code(&mut self, error: Resource<Error>) -> wasmtime::Result<errors::ErrorCode> {
-        Ok(self.table.get(&error)?.code)
-    }
-
-    fn data(&mut self, error: Resource<Error>) -> wasmtime::Result<String> {
-        Ok(self.table.get(&error)?.data.clone())
-    }
-
-    fn drop(&mut self, error: Resource<Error>) -> wasmtime::Result<()> {
-        self.table.delete(error)?;
-        Ok(())
-    }
-}
-
-impl State {
-    async fn run(
-        &mut self,
-        name: &str,
-        signature: &Signature,
-        given: Vec<(String, HostTensor)>,
-    ) -> Result<Vec<(String, HostTensor)>, Error> {
-        let mut inputs = Vec::with_capacity(given.len());
-        for (input, tensor) in given {
-            let spec = signature.inputs.iter().find(|spec| spec.name == input);
-            let tensor = to_model(name, &input, tensor, spec)?;
-            inputs.push((input, tensor));
-        }
-        signature
-            .check_inputs(&inputs)
-            .map_err(|error| misfit(name, error.to_string()))?;
-        let models = self.nn.models()?;
-        let outputs = self.nn.wait(models.run(name, inputs)).await?;
-
-        let mut answer = Vec::with_capacity(outputs.len());
-        for (output, tensor) in outputs {
-            let sizes = tensor.shape().len().saturating_mul(size_of::<u32>());
-            self.nn.take(tensor.data().len().saturating_add(sizes))?;
-            let tensor = to_guest(name, &output, tensor)?;
-            answer.push((output, tensor));
-        }
-        Ok(answer)
-    }
-}
-
-fn misfit(model: &str, problem: String) -> Error {
-    let data = format!("model `{model}`: {problem}");
-    Error {
-        code: errors::ErrorCode::InvalidArgument,
-        data,
-    }
-}
-
-/// Checks the bytes of an input; a u8 tensor of zeros and ones serves a bool input.
-fn to_model(
-    model: &str,
-    input: &str,
-    tensor: HostTensor,
-    spec: Option<&TensorSpec>,
-) -> Result<Tensor, Error> {
-    let data = tensor.data?;
-    let mut dtype = dtype_of(tensor.ty);
-    if dtype == DType::U8
-        && spec.is_some_and(|spec| spec.dtype == DType::Bool)
-        && data.iter().all(|&byte| byte <= 1)
-    {
-        dtype = DType::Bool;
-    }
-    let shape = tensor
-        .dimensions
-        .iter()
-        .map(|&size| size as usize)
-        .collect();
-    Tensor::new(dtype, shape, data).map_err(|error| {
-        misfit(
-            model,
-            format!("input `{input}`: expected whole tensor: {error}"),
-        )
-    })
-}
-
-fn to_guest(model: &str, output: &str, tensor: Tensor) -> Result<HostTensor, Error> {
-    let (dtype, shape, data) = tensor.into_parts();
-    let ty = type_of(dtype).ok_or_else(|| unspeakable(model, "output", output, dtype))?;
-    let dimensions = shape
-        .iter()
-        .map(|&size| u32::try_from(size))
-        .collect::<Result<_, _>>();
-    let dimensions = dimensions.map_err(|_| {
-        let data = format!("model `{model}`: output `{output}` of shape {shape:?} is too large");
-        Error {
-            code: errors::ErrorCode::TooLarge,
-            data,
-        }
-    })?;
-    Ok(HostTensor {
-        dimensions,
-        ty,
-        data: Ok(data),
-    })
-}
-
-/// Whether wasi:nn has a tensor type for all that a model takes and gives.
-fn speakable(model: &str, signature: &Signature) -> Result<(), Error> {
-    let inputs = signature.inputs.iter().map(|spec| ("input", spec));
-    let outputs = signature.outputs.iter().map(|spec| ("output", spec));
-    match inputs
-        .chain(outputs)
-        .find(|(_, spec)| type_of(spec.dtype).is_none())
-    {
-        None => Ok(()),
-        Some((kind, spec)) => Err(unspeakable(model, kind, &spec.name, spec.dtype)),
-    }
-}
-
-fn unspeakable(model: &str, kind: &str, name: &str, dtype: DType) -> Error {
-    let data = format!(
-        "model `{model}`: {kind} `{name}` is {dtype}, and wasi:nn tensors are f16, bf16, f32, f64, u8 (bool too), i32 or i64; add a Cast to the model"
-    );
-    Error {
-        code: errors::ErrorCode::UnsupportedOperation,
-        data,
-    }
-}
-
-fn dtype_of(ty: tensor::TensorType) -> DType {
-    match ty {
-        tensor::TensorType::Fp16 => DType::F16,
-        tensor::TensorType::Fp32 => DType::F32,
-        tensor::TensorType::Fp64 => DType::F64,
-        tensor::TensorType::Bf16 => DType::BF16,
-        tensor::TensorType::U8 => DType::U8,
-        tensor::TensorType::I32 => DType::I32,
-        tensor::TensorType::I64 => DType::I64,
-    }
-}
-
-/// The wasi:nn type that holds all values of a dtype in the same bytes.
-fn type_of(dtype: DType) -> Option<tensor::TensorType> {
-    Some(match dtype {
-        DType::F16 => tensor::TensorType::Fp16,
-        DType::F32 => tensor::TensorType::Fp32,
-        DType::F64 => tensor::TensorType::Fp64,
-        DType::BF16 => tensor::TensorType::Bf16,
-        DType::U8 | DType::Bool | DType::Narrow(_) => tensor::TensorType::U8,
-        DType::I32 => tensor::TensorType::I32,
-        DType::I64 => tensor::TensorType::I64,
-        DType::U16 | DType::U32 | DType::U64 | DType::I8 | DType::I16 | DType::Bytes => {
-            return None;
-        }
-    })
 }

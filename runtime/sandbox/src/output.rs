@@ -70,6 +70,14 @@ impl Output {
         }
     }
 
+    /// Adds a line of the host's own, which begins where a line does.
+    pub(crate) fn note(&self, text: &str) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = log.tail.back().is_none_or(|&last| last == b'\n');
+        let line = format!("{}{text}\n", if begins { "" } else { "\n" });
+        log.push(line.as_bytes());
+    }
+
     fn push(&self, bytes: &[u8]) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.push(bytes);
@@ -188,5 +196,14 @@ mod tests {
         assert!(tail.ends_with("panicked at the end\n"));
         assert!(tail.starts_with("noise and"));
         assert!(tail.len() <= TAIL);
+    }
+
+    #[test]
+    fn a_note_of_the_hosts_is_a_line_of_its_own() {
+        let output = Output::new("1".into(), "stderr", 100);
+        output.push(b"half a line");
+        output.note("first");
+        output.note("second");
+        assert_eq!(output.tail(), "half a line\nfirst\nsecond\n");
     }
 }

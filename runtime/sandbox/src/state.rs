@@ -6,6 +6,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::component::Holds;
 use crate::limits::MemoryCap;
 use crate::nn::Nn;
 use crate::output::Output;
@@ -40,6 +41,15 @@ pub(crate) struct Grants {
 impl State {
     /// Fails where the assets' directory can't be opened.
     pub(crate) fn new(grants: Grants, config: &SandboxConfig) -> wasmtime::Result<Self> {
+        Self::set_up(grants, config, |_| {})
+    }
+
+    /// The same, with more that is given by WASI, or something else in its place.
+    pub(crate) fn set_up(
+        grants: Grants,
+        config: &SandboxConfig,
+        more: impl FnOnce(&mut WasiCtxBuilder),
+    ) -> wasmtime::Result<Self> {
         let stderr = Output::new(grants.id.clone(), "stderr", config.output);
         let stdout = Output::new(grants.id, "stdout", config.output);
         let mut wasi = WasiCtxBuilder::new();
@@ -51,6 +61,7 @@ impl State {
         if let Some(root) = grants.assets.root() {
             wasi.preopened_dir(root, "/", FsPerms::ReadOnly)?;
         }
+        more(&mut wasi);
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         Ok(Self {
@@ -73,9 +84,22 @@ impl State {
         self.stderr.renew(id.clone(), self.output);
         self.nn.renew(models);
     }
+}
 
-    /// What the guest wrote to standard error last.
-    pub(crate) fn last_words(&self) -> String {
+impl Holds for State {
+    fn memory(&self) -> &MemoryCap {
+        &self.memory
+    }
+
+    fn memory_mut(&mut self) -> &mut MemoryCap {
+        &mut self.memory
+    }
+
+    fn nn(&self) -> &Nn {
+        &self.nn
+    }
+
+    fn last_words(&self) -> String {
         self.stderr.tail()
     }
 }

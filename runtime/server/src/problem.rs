@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use firebox_sandbox::LoadCause;
 use serde::Serialize;
 use utoipa::openapi::{self, RefOr};
 use utoipa::{IntoResponses, ToSchema};
@@ -166,6 +167,14 @@ pub enum Failure {
     /// A version that can't be loaded.
     #[error("{0}")]
     Load(String),
+    /// A model that can't be loaded.
+    #[error("{reason}")]
+    BadModel {
+        /// Whose fault it is.
+        cause: LoadCause,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A version that needs more memory than the server may ever take for such.
     #[error("{0}")]
     OverBudget(String),
@@ -420,7 +429,7 @@ impl Failure {
                 "The function is unavailable",
                 "Try again after the time in Retry-After.",
             ),
-            Self::Load(_) => row(
+            Self::Load(_) | Self::BadModel { .. } => row(
                 S::INTERNAL_SERVER_ERROR,
                 "load-failed",
                 "The version can't be loaded",

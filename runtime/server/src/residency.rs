@@ -17,6 +17,7 @@
 
 mod budget;
 mod load;
+mod loader;
 pub mod memory;
 mod program;
 mod room;
@@ -28,8 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use firebox_engine::{Device, Model, RunError, Signature};
-use firebox_registry::{FunctionName, Registry, Tier, VersionNumber};
-use firebox_sandbox::{Assets, Network, Sandbox};
+use firebox_registry::{FunctionName, Manifest, Registry, Tier, VersionNumber};
+use firebox_sandbox::{Assets, CommandLine, Network, Sandbox};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
@@ -38,6 +39,7 @@ pub use budget::Amount;
 use budget::{Budget, Reservation, charge};
 pub use load::{Locate, Place};
 use load::{ModelKey, Pooled, READ_AT_ONCE_KIB, fly};
+pub use loader::Loader;
 pub use program::Program;
 pub use room::size;
 pub use state::{Cause, Dropped, Move, Slot, Warmth};
@@ -86,6 +88,10 @@ pub struct Code {
     pub assets: Assets,
     /// Hosts that it may call.
     pub network: Network,
+    /// How it is started, where it is a command.
+    pub line: CommandLine,
+    /// Loads models from its bytes, where it may do so.
+    pub loader: Option<Loader>,
     /// Where the assets are laid out, if nobody else keeps them.
     #[allow(dead_code, reason = "held, never read")]
     directory: Option<TempDir>,
@@ -94,11 +100,26 @@ pub struct Code {
 
 impl Code {
     /// Code whose assets lie somewhere that outlives it, and that is gone soon.
-    pub fn new(program: Program, assets: Assets, network: Network) -> Self {
+    pub fn new(
+        residency: &Residency,
+        manifest: &Manifest,
+        program: Program,
+        assets: Assets,
+    ) -> Self {
+        let function = manifest.function.clone().unwrap_or_default();
+        let arguments = std::iter::once(manifest.name.to_string());
+        let line = CommandLine {
+            content_type: function.answer_type().to_owned(),
+            arguments: arguments.chain(function.args).collect(),
+            environment: function.env.into_iter().collect(),
+        };
+        let wish = function.load_models;
         Self {
             program,
             assets,
-            network,
+            network: Network::new(manifest.network.hosts.iter().cloned()),
+            line,
+            loader: wish.map(|wish| Loader::new(residency.clone(), wish)),
             directory: None,
             room: None,
         }
@@ -138,7 +159,7 @@ impl Loaded {
     }
 
     /// Bytes as the budget counts them.
-    fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.room.amount().models
     }
 }
@@ -208,6 +229,8 @@ struct Inner {
     loads: Semaphore,
     /// KiB of model files that may be read.
     reading: Semaphore,
+    /// Models that guests load from bytes at once: they shall not keep versions waiting.
+    guests: Semaphore,
 }
 
 impl Residency {
@@ -246,6 +269,7 @@ impl Residency {
             turn: tokio::sync::Mutex::default(),
             loads: Semaphore::new(config.max_loads.max(1)),
             reading: Semaphore::new(READ_AT_ONCE_KIB as usize),
+            guests: Semaphore::new((config.max_loads / 2).max(1)),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -372,16 +396,21 @@ impl Residency {
         }
     }
 
+    /// Forgets models that nobody has any more.
+    fn forget_dropped(&self) {
+        self.pool().retain(|_, pooled| match pooled {
+            Pooled::Loading(_) => true,
+            Pooled::Loaded(model) => model.strong_count() > 0,
+        });
+    }
+
     /// Drops weights and code, and gives all freed memory back to the system. Blocking.
     pub fn free(&self, idle: Vec<Dropped>) {
         if !idle.is_empty() {
             tracing::info!(versions = idle.len(), "versions dropped");
         }
         drop(idle);
-        self.pool().retain(|_, pooled| match pooled {
-            Pooled::Loading(_) => true,
-            Pooled::Loaded(model) => model.strong_count() > 0,
-        });
+        self.forget_dropped();
         firebox_engine::release_memory();
         trim();
     }

@@ -19,7 +19,7 @@ use firebox_registry::{
     BundleError, Commit, Digest, FunctionName, Kind, Manifest, NewVersion, StoredFile,
     UnpackLimits, Unpacked, bundle,
 };
-use firebox_sandbox::{Assets, Network};
+use firebox_sandbox::Assets;
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -178,9 +178,32 @@ async fn validate(
     }
     new.compiled = Some(ready.file);
     new.snapshot = ready.snapshot;
-    let network = Network::new(new.manifest.network.hosts.iter().cloned());
-    warm.code = Some(Arc::new(Code::new(ready.program, assets, network)));
+    keys_of_its_kind(new)?;
+    let code = Code::new(&app.residency, &new.manifest, ready.program, assets);
+    warm.code = Some(Arc::new(code));
     Ok((warm, ready.signature))
+}
+
+/// Refuses what the manifest says of another kind of code than there is: it would have no effect.
+fn keys_of_its_kind(new: &NewVersion) -> Result<(), Failure> {
+    let function = new.manifest.function.clone().unwrap_or_default();
+    let (keys, of) = match new.kind {
+        Kind::Command if function.reuse => (vec!["function.reuse"], "functions"),
+        Kind::Command => return Ok(()),
+        Kind::Function | Kind::Http => (function.command_keys(), "commands"),
+    };
+    if keys.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Refused {
+        what: "firebox.toml".into(),
+        reason: format!(
+            "`{}` is for {of}, and the code is of the kind `{}`",
+            keys.join("`, `"),
+            new.kind
+        ),
+        hint: Some("Leave it out. docs/command-functions.md has what a command is."),
+    })
 }
 
 /// Refuses what a manifest asks of a component that answers HTTP requests and that it can't have.
@@ -231,7 +254,7 @@ async fn load(
     let mut models = BTreeMap::new();
     for (name, taken) in new.models.keys().zip(taken) {
         let loaded = taken.landed().await.map_err(|failure| match failure {
-            Failure::Load(reason) => refused(format!("model `{name}`"), reason),
+            Failure::BadModel { reason, .. } => refused(format!("model `{name}`"), reason),
             failure => failure,
         });
         models.insert(name.clone(), loaded?);

@@ -1,11 +1,16 @@
 //! The models of a call, and calls that nobody at a connection waits for.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use firebox_engine::{RunError, Signature};
-use firebox_sandbox::{Context, ErrorCode, InvokeError, Limits, ModelError, Models, Request};
+use firebox_sandbox::{
+    Context, ErrorCode, InvokeError, Limits, LoadCause, LoadedModel, ModelError, Models, Request,
+    Target,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -77,6 +82,8 @@ pub struct CallModels {
     warm: Arc<Warm>,
     scheduler: Arc<Scheduler>,
     terms: Arc<Terms>,
+    /// Those that the guest loaded from bytes, by digest.
+    loaded: Mutex<BTreeMap<Arc<str>, Arc<Loaded>>>,
     pub(super) queued: Clock,
     pub(super) computed: Clock,
     /// Time in the instance of a call that ended well.
@@ -91,6 +98,7 @@ impl CallModels {
             warm,
             scheduler,
             terms,
+            loaded: Mutex::default(),
             queued: Clock::default(),
             computed: Clock::default(),
             guest: Clock::default(),
@@ -143,6 +151,7 @@ impl CallModels {
         };
         let response = match &code.program {
             Program::Function(component) => component.invoke(request, context).await,
+            Program::Command(command) => command.invoke(request, context, &code.line).await,
             Program::Http(_) => {
                 let reason = "a handler of HTTP requests was asked in tensors";
                 Err(InvokeError::Host(reason.into()))
@@ -170,14 +179,19 @@ impl CallModels {
         Ok(computed.outputs)
     }
 
-    fn find(&self, name: &str) -> Result<&Arc<Loaded>, ModelError> {
-        self.warm
-            .models
-            .get(name)
-            .ok_or_else(|| ModelError::NotFound {
-                name: name.to_owned(),
-                known: self.warm.models.keys().cloned().collect(),
-            })
+    fn find(&self, name: &str) -> Result<Arc<Loaded>, ModelError> {
+        if let Some(model) = self.warm.models.get(name) {
+            return Ok(model.clone());
+        }
+        let loaded = self.loaded().get(name).cloned();
+        loaded.ok_or_else(|| ModelError::NotFound {
+            name: name.to_owned(),
+            known: self.warm.models.keys().cloned().collect(),
+        })
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Loaded>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,13 +200,51 @@ impl Models for CallModels {
         std::future::ready(self.find(name).map(|model| model.signature.clone())).boxed()
     }
 
+    fn load<'a>(
+        &'a self,
+        onnx: Bytes,
+        target: Target,
+    ) -> BoxFuture<'a, Result<LoadedModel, ModelError>> {
+        let loader = self
+            .warm
+            .code
+            .as_ref()
+            .and_then(|code| code.loader.as_ref());
+        let load = async move {
+            let loader = loader.ok_or_else(forbidden)?;
+            let (name, model) = loader.load(onnx, target).await?;
+            let given = LoadedModel {
+                name: name.clone(),
+                signature: model.signature.clone(),
+                bytes: usize::try_from(model.bytes()).unwrap_or(usize::MAX),
+            };
+            self.loaded().insert(name, model);
+            Ok(given)
+        };
+        load.boxed()
+    }
+
+    fn unload(&self, name: &str) {
+        self.loaded().remove(name);
+    }
+
     fn run<'a>(&'a self, name: &'a str, inputs: Named) -> BoxFuture<'a, Result<Named, ModelError>> {
         let run = async move {
-            let model = self.find(name)?.clone();
+            let model = self.find(name)?;
             let computed = self.compute(name, model, inputs).await;
             computed.map_err(|error| model_error(name.to_owned(), error))
         };
         run.boxed()
+    }
+}
+
+/// What a guest is told that may not load models from bytes.
+fn forbidden() -> ModelError {
+    let reason = "this function may not; list the model in firebox.toml and use load-by-name, or \
+                  set `load_models` of [function]";
+    ModelError::Load {
+        cause: LoadCause::Forbidden,
+        reason: reason.into(),
     }
 }
 

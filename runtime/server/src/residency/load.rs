@@ -7,17 +7,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use firebox_engine::{Device, Model, Options, Precision};
 use firebox_registry::{
     Device as DeviceChoice, Digest, ModelSection, Precision as PrecisionChoice, StoredFile,
 };
-use firebox_sandbox::{Assets, LinkError, Network};
+use firebox_sandbox::{Assets, LinkError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join, try_join_all};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::budget::{Amount, Reservation, charge};
+use super::loader::cause;
 use super::room::{Claim, Needs, Patience};
 use super::state::Cause;
 use super::{Code, Inner, Loaded, Program, Residency, Warm};
@@ -63,13 +65,20 @@ pub(super) type ModelKey = (Digest, Place);
 /// Finds a file.
 pub type Locate = Arc<dyn Fn() -> Result<PathBuf, Failure> + Send + Sync>;
 
+/// Where a model's ONNX comes from.
+#[derive(Clone)]
+pub(super) enum Source {
+    File(Locate),
+    Bytes(Bytes),
+}
+
 /// A model to be loaded.
 #[derive(Clone)]
 pub(super) struct ModelFile {
     pub(super) key: ModelKey,
     /// What it will take, as far as that is known.
     pub(super) bytes: u64,
-    pub(super) path: Locate,
+    pub(super) source: Source,
 }
 
 /// A model that somebody has or loads.
@@ -182,7 +191,7 @@ impl Residency {
             ModelFile {
                 key: (digest, place),
                 bytes: inner.measured.get(at).copied().unwrap_or(file.bytes),
-                path: Arc::new(move || Ok(registry.blob(&digest)?)),
+                source: Source::File(Arc::new(move || Ok(registry.blob(&digest)?))),
             }
         });
         files.collect()
@@ -201,7 +210,7 @@ impl Residency {
 
     /// The device for a manifest's wish. `auto` takes a CUDA device where there
     /// is one; never wgpu, which may be a slow emulation.
-    fn device(&self, wanted: DeviceChoice) -> Device {
+    pub(super) fn device(&self, wanted: DeviceChoice) -> Device {
         match wanted {
             DeviceChoice::Auto => self.0.gpu.unwrap_or(Device::Cpu),
             DeviceChoice::Cpu => Device::Cpu,
@@ -221,7 +230,7 @@ impl Residency {
         let models = files.into_iter().map(|(file, place, path)| ModelFile {
             key: (file.digest, place),
             bytes: file.bytes,
-            path,
+            source: Source::File(path),
         });
         let needs = Needs {
             models: models.collect(),
@@ -238,6 +247,30 @@ impl Residency {
             taken.ok_or_else(|| Failure::Internal("a model was forgotten".into()))
         });
         taken.collect()
+    }
+
+    /// One model, for somebody who waits no longer than `patience` for room in memory.
+    pub(super) async fn single(
+        &self,
+        file: ModelFile,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, Failure> {
+        let key = file.key;
+        let needs = Needs {
+            models: vec![file],
+            code: 0,
+        };
+        let claim = Claim {
+            name: name.into(),
+            urgent: false,
+            patience: Patience::lasting(patience),
+        };
+        let granted = self.room(&needs, &claim).await?;
+        match granted.models.get(&key) {
+            Some(taken) => taken.landed().await,
+            None => Err(Failure::Internal("a model was forgotten".into())),
+        }
     }
 
     /// Begins to load a model into the room that was taken for it. The caller puts the flight into
@@ -269,8 +302,14 @@ impl Residency {
                 precision: place.precision,
                 ..Options::default()
             };
-            let model = Model::open(&(file.path)()?, &options);
-            let model = model.map_err(|error| Failure::Load(error.to_string()))?;
+            let model = match file.source {
+                Source::File(path) => Model::open(&path()?, &options),
+                Source::Bytes(onnx) => Model::load(onnx, &options),
+            };
+            let model = model.map_err(|error| Failure::BadModel {
+                cause: cause(&error),
+                reason: error.to_string(),
+            })?;
             room.correct(Amount {
                 models: charge(model.weight_bytes() as u64),
                 code: 0,
@@ -316,13 +355,10 @@ impl Residency {
             models: 0,
             code: version.compiled().map_or(0, |compiled| compiled.file.bytes),
         });
-        let network = Network::new(record.manifest.network.hosts.iter().cloned());
         Ok(Some(Code {
-            program,
-            assets,
-            network,
             directory,
             room: Some(room),
+            ..Code::new(self, &record.manifest, program, assets)
         }))
     }
 

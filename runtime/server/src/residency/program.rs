@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use firebox_registry::Kind;
-use firebox_sandbox::{Component, Handler, LinkError, Sandbox};
+use firebox_sandbox::{Command, Component, Handler, LinkError, Sandbox};
 
 /// Code that can be called, each kind in its own way.
 pub enum Program {
@@ -11,6 +11,8 @@ pub enum Program {
     Function(Component),
     /// A request in, a response out.
     Http(Handler),
+    /// Standard input in, standard output out.
+    Command(Command),
 }
 
 impl Program {
@@ -28,10 +30,7 @@ impl Program {
         match kind {
             Kind::Function => sandbox.link(cwasm, snapshot).map(Self::Function),
             Kind::Http => sandbox.link_handler(cwasm).map(Self::Http),
-            Kind::Command => Err(LinkError::Imports {
-                path: cwasm.to_owned(),
-                reason: format!("code of the kind `{kind}` is not run by this build"),
-            }),
+            Kind::Command => sandbox.link_command(cwasm).map(Self::Command),
         }
     }
 }
