@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::binary;
+use crate::{binary, client};
 
 /// Longer than any start on a slow, busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -55,6 +55,8 @@ impl Server {
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
     ) -> Server {
+        // The clients that tests make of their own need one too.
+        client::ready();
         let mut command = binary::command();
         command.envs(environment.iter().cloned());
         command.arg("serve").arg("--data").arg(data.path());
