@@ -79,6 +79,10 @@ pub struct FunctionSection {
     /// out has it as [`FunctionSection::COMPONENT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<String>,
+    /// The shell command that makes the component, in a project. `firebox build` runs it there; a
+    /// bundle has no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Whether an instance may answer one request after another, with what the earlier left in its
     /// memory.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -329,7 +333,7 @@ impl Manifest {
         let mut manifest = Manifest::bare(name);
         manifest.function = Some(FunctionSection {
             component,
-            reuse: false,
+            ..FunctionSection::default()
         });
         manifest
     }
@@ -362,6 +366,14 @@ impl Manifest {
             (None, 0) => return Err(ManifestError::Empty),
             (None, count) if count > 1 => return Err(ManifestError::ManyModels { count }),
             _ => {}
+        }
+        let build = self
+            .function
+            .as_ref()
+            .and_then(|function| function.build.as_ref());
+        if build.is_some_and(|command| command.trim().is_empty()) {
+            let problem = "is empty: write the command that makes the component, or leave it out";
+            return Err(value("function.build", problem));
         }
         for (name, model) in &self.models {
             check_model_name(name)?;
@@ -496,7 +508,7 @@ const KEYS: [(&str, &[&str]); 9] = [
             "network",
         ],
     ),
-    ("function", &["component", "reuse"]),
+    ("function", &["component", "build", "reuse"]),
     ("models.*", &["path", "device", "precision", "batching"]),
     ("models.*.batching", Batching::KEYS),
     (
