@@ -13,8 +13,10 @@
 
 mod function;
 mod load;
+mod onnxruntime;
 mod series;
 
 pub use function::{Function, Recorded};
 pub use load::load;
+pub use onnxruntime::know_onnxruntime;
 pub use series::{Series, Spread, in_turns, millis};

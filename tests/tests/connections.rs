@@ -225,18 +225,35 @@ async fn an_answer_that_is_on_its_way_is_whole_though_the_server_stops() {
         .with_lines("[assets]\n\"noise\" = \"noise\"\n")
         .with_file("noise", vec![7; 48 << 20]);
     server.deploy("large", &large).await;
-    let mut stream = connect(&server).await;
-    let request = b"GET /v1/functions/large/versions/1/bundle HTTP/1.1\r\nhost: a\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut buffer = vec![0; 1 << 20];
-    let mut got = stream.read(&mut buffer).await.unwrap();
+    server
+        .deploy("adder", &Bundle::of_model(onnx::add_one()))
+        .await;
+    // One that comes in pieces, and one that is handed over whole.
+    let bundle = "GET /v1/functions/large/versions/1/bundle HTTP/1.1\r\nhost: a\r\n\r\n";
+    let numbers = format!(r#"{{"x": [1{}]}}"#, ",1".repeat(4 << 20));
+    let sum = format!(
+        "POST /v1/functions/adder/invoke HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{numbers}",
+        numbers.len()
+    );
+    let mut streams = Vec::new();
+    for (request, least) in [(bundle, 48 << 20), (&sum, 4 * (4 << 20))] {
+        let mut stream = connect(&server).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut first = [0; 1024];
+        let got = stream.read(&mut first).await.unwrap();
+        assert!(first.starts_with(b"HTTP/1.1 200"), "{:?}", &first[..got]);
+        streams.push((stream, got, least));
+    }
     server.terminate();
     // Longer than anything is waited for that nobody is owed.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    while let bytes @ 1.. = stream.read(&mut buffer).await.unwrap() {
-        got += bytes;
+    let mut buffer = vec![0; 1 << 20];
+    for (stream, got, least) in &mut streams {
+        while let bytes @ 1.. = stream.read(&mut buffer).await.unwrap() {
+            *got += bytes;
+        }
+        assert!(*got > *least, "{got} bytes, expected more than {least}");
     }
-    assert!(got > 48 << 20, "{got} bytes");
     assert_eq!(server.ended().await.code(), Some(0));
 }
 

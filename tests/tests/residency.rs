@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use firebox_tests::pressure::Pressure;
 use firebox_tests::{Bundle, Server, guests, onnx};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;
@@ -152,7 +153,7 @@ async fn a_version_in_use_is_never_evicted_and_others_wait_for_it_within_their_d
     let short = bundle(QUARTERS_5, 20, "[limits]\ndeadline = \"500ms\"\n");
     server.deploy("hasty", &short).await;
 
-    let path = "/v1/functions/busy/invoke?mode=sleep&ms=3000";
+    let path = "/v1/functions/busy/invoke?mode=sleep&ms=5000";
     let busy = server.invoke_at(path, r#"{"x": [[1, 2]]}"#);
     let others = async {
         until(&server, "busy", 1, "resident").await;
@@ -162,6 +163,19 @@ async fn a_version_in_use_is_never_evicted_and_others_wait_for_it_within_their_d
         let refused = refused.refused(503, &["hasty version 1", "1.2 MiB", "2.0 MiB"]);
         assert!(!refused.header("retry-after").is_empty());
         assert!(took < Duration::from_millis(1500), "{took:?}");
+        let gone = server.request(Method::POST, "/v1/functions/patient/invoke");
+        let gone = gone.timeout(Duration::from_millis(200));
+        assert!(gone.body(r#"{"x": [2]}"#).send().await.is_err());
+        let asked = Instant::now();
+        let waiting = || server.metric("firebox_loads_waiting_for_room", &[]);
+        while waiting().await > 0.0 {
+            assert!(asked.elapsed() < Duration::from_secs(2), "nobody waits");
+        }
+        let left = standing(&server, "patient", 1).await;
+        assert_eq!(
+            (&left["loading"], &left["moves"]),
+            (&json!(false), &json!([]))
+        );
         let waiting = ask(&server, "patient");
         let seen = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -192,6 +206,10 @@ async fn a_model_that_is_larger_than_the_budget_is_refused_with_the_figures() {
     let large = bundle(3 * MIB, 0, "");
     let refused = server.upload("large", large.tar("large")).await;
     refused.refused(422, &["3.0 MiB", "2.0 MiB", "--model-memory"]);
+    let two = bundle(QUARTERS_5, 0, "").with_model("other", model(QUARTERS_5, 10));
+    let two = two.with_component(guests::component_of(&guests::guest("probe")));
+    let refused = server.upload("two", two.tar("two")).await;
+    refused.refused(422, &["2.5 MiB", "2.0 MiB", "--model-memory"]);
     let server = server.stop().await.again_with(&[]).await;
     server.deploy("large", &large).await;
     let server = server.stop().await;

@@ -24,6 +24,7 @@ use firebox::bench::{self, Compared, Difference, Engine, Firebox, Footprint, Inp
 #[cfg(feature = "peers")]
 use firebox::failure::Failure;
 use firebox::failure::Result;
+use firebox_benches::know_onnxruntime;
 use firebox_engine::{Device, Precision, Tensors};
 use firebox_tests::{binary, guests};
 
@@ -100,7 +101,7 @@ fn speech(batch: usize, length: usize) -> Vec<String> {
 }
 
 fn main() {
-    python();
+    know_onnxruntime();
     let mut failed = Vec::new();
     println!("| model | batch | random inputs | real inputs | largest difference |");
     println!("|---|---:|---:|---:|---|");
@@ -184,27 +185,6 @@ fn main() {
 
 fn millis(nanos: f64) -> String {
     format!("{:.3} ms", nanos / 1e6)
-}
-
-/// Makes onnxruntime's package known to `python3`, fetched where it is missing.
-fn python() {
-    let packages = binary::target().join("onnxruntime");
-    if !packages.join("onnxruntime").exists() {
-        let fetched = Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet", "--target"])
-            .arg(&packages)
-            .args(["onnxruntime==1.32.0", "numpy==2.4.6"])
-            .status();
-        assert!(
-            fetched.unwrap().success(),
-            "pip could not fetch onnxruntime"
-        );
-    }
-    // SAFETY: no other thread runs yet.
-    #[allow(unsafe_code, reason = "the environment of processes that are started")]
-    unsafe {
-        std::env::set_var("PYTHONPATH", packages);
-    }
 }
 
 fn file(subject: &Subject) -> std::path::PathBuf {

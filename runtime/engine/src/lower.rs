@@ -9,6 +9,7 @@ mod control;
 mod functions;
 mod operators;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -25,11 +26,11 @@ use crate::tensor::Tensor;
 use crate::value::Value;
 use attributes::Attributes;
 
-/// Bytes of a weight after whose copying it is worth to give pages of the file back.
-const LARGE: usize = 1 << 20;
+/// Bytes of weights after whose copying pages of the file are given back.
+const PIECE: usize = 4 << 20;
 
 /// Lowers a decoded model, its weights on the host, and says what it takes and gives. Calls
-/// `copied` each time that a large weight was copied out of the file.
+/// `copied` each time that much was copied out of the file.
 pub(crate) fn lower(
     mut model: ModelProto,
     copied: &dyn Fn(),
@@ -55,6 +56,7 @@ pub(crate) fn lower(
     let mut lowering = Lowering {
         program: Program::default(),
         copied,
+        since: Cell::new(0),
         opsets,
         functions: functions::by_name(model.functions),
         calls: 0,
@@ -136,6 +138,8 @@ fn spec(info: &ValueInfoProto) -> Result<TensorSpec, LoadError> {
 struct Lowering<'a> {
     program: Program,
     copied: &'a dyn Fn(),
+    /// Bytes that were copied since `copied` was called.
+    since: Cell<usize>,
     /// Version of each imported domain.
     opsets: HashMap<String, i64>,
     /// Operators that the model defines.
@@ -312,14 +316,27 @@ impl Lowering<'_> {
     }
 
     fn upload(&self, name: &str, tensor: Tensor) -> Result<Value, LoadError> {
-        let large = tensor.data().len() >= LARGE;
-        let value = Value::upload(tensor, &device::cpu());
-        if large {
-            (self.copied)();
-        }
-        value.map_err(|error| LoadError::Weights {
+        let wrong = |reason: String| LoadError::Weights {
             name: name.to_owned(),
-            reason: error.to_string(),
-        })
+            reason,
+        };
+        let (dtype, shape, data) = tensor.into_parts();
+        let tensor = Tensor::new(dtype, shape, self.copy(&data));
+        let tensor = tensor.map_err(|error| wrong(error.to_string()))?;
+        Value::upload(tensor, &device::cpu()).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Copies a weight piece by piece, so that file and copy are never both whole in memory.
+    fn copy(&self, data: &[u8]) -> Vec<u8> {
+        let mut copy = Vec::with_capacity(data.len());
+        for piece in data.chunks(PIECE) {
+            copy.extend_from_slice(piece);
+            self.since.set(self.since.get() + piece.len());
+            if self.since.get() >= PIECE {
+                self.since.set(0);
+                (self.copied)();
+            }
+        }
+        copy
     }
 }

@@ -74,7 +74,7 @@ impl Model {
         Self::prepare(onnx::decode(onnx)?, options, &|| ())
     }
 
-    /// `copied` is called each time that a large weight was copied out of the file.
+    /// `copied` is called each time that much was copied out of the file.
     fn prepare(proto: ModelProto, options: &Options, copied: &dyn Fn()) -> Result<Self, LoadError> {
         let machine = Machine::new(device::open(options.device)?);
         let threads = options.threads.map(pool).transpose()?;

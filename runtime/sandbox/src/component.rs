@@ -90,17 +90,23 @@ impl Component {
     ) -> Result<Response, InvokeError> {
         let start = Instant::now();
         let reuse = context.reuse;
-        let (mut call, function) = match reuse.then(|| self.idle.take()).flatten() {
+        let (mut call, kept) = match reuse.then(|| self.idle.take()).flatten() {
             Some(Kept { store, function }) => {
                 let call = Call::again(&self.inner, store, &request.id, context);
-                (call, function)
+                (call, Some(function))
             }
-            None => self.instantiate(&request.id, context).await?,
+            None => (self.open(&request.id, context)?, None),
         };
         let request = convert::request(request);
-        let answer = call
-            .run(async |store| function.call_infer(store, &request).await)
-            .await?;
+        let answered = call.run(async |store| {
+            let function = match kept {
+                Some(function) => function,
+                None => self.instantiate(store).await?,
+            };
+            let answer = function.call_infer(store, &request).await?;
+            Ok((function, answer))
+        });
+        let (function, answer) = answered.await?;
         let state = call.store.data();
         let usage = Usage {
             total: start.elapsed(),
@@ -123,12 +129,8 @@ impl Component {
 }
 
 impl Component {
-    /// A new instance, its `init` run.
-    async fn instantiate(
-        &self,
-        id: &str,
-        context: Context,
-    ) -> Result<(Call<'_>, Function), InvokeError> {
+    /// A store for a new instance.
+    fn open(&self, id: &str, context: Context) -> Result<Call<'_>, InvokeError> {
         let grants = Grants {
             id: id.into(),
             limits: context.limits,
@@ -136,15 +138,16 @@ impl Component {
             network: context.network,
             models: Some(context.models),
         };
-        let mut call = Call::new(&self.inner, grants)?.metered(context.cpu);
-        let function = call
-            .run(async |store| self.pre.instantiate_async(store).await)
-            .await?;
+        Ok(Call::new(&self.inner, grants)?.metered(context.cpu))
+    }
+
+    /// A new instance, its `init` run.
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Function> {
+        let function = self.pre.instantiate_async(&mut *store).await?;
         if !self.snapshot {
-            call.run(async |store| function.call_init(store).await)
-                .await?;
+            function.call_init(store).await?;
         }
-        Ok((call, function))
+        Ok(function)
     }
 }
 

@@ -42,6 +42,9 @@ use refuse::Refuser;
 /// The most bytes of a request's head, so that a connection that only sends heads holds little.
 const MAX_HEAD: usize = 64 << 10;
 
+/// Who holds a connection's mark while nothing is owed: the connection and its stream.
+const IDLE: usize = 2;
+
 /// How long the last of an answer may be on its way when the server stops.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -148,8 +151,8 @@ async fn answer(
         tracing::debug!(%error, "TCP_NODELAY is refused");
     }
     let stalled = metrics.answers_stalled.clone();
-    let stream = PacedStream::new(stream, timeouts.send, stalled);
     let busy = Arc::new(());
+    let stream = PacedStream::new(stream, timeouts.send, busy.clone(), stalled);
     let service = service_fn(|request: Request<Incoming>| {
         let stalled = metrics.bodies_stalled.clone();
         let paced = |body| Body::new(PacedBody::new(body, timeouts, stalled));
@@ -170,7 +173,7 @@ async fn answer(
                 match tokio::time::timeout(FLUSH, connection.as_mut()).await {
                     Ok(ended) => break ended,
                     // A head that was begun and not ended is owed no answer.
-                    Err(_) if Arc::strong_count(&busy) == 1 => break Ok(()),
+                    Err(_) if Arc::strong_count(&busy) == IDLE => break Ok(()),
                     Err(_) => {}
                 }
             }

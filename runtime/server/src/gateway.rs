@@ -60,7 +60,7 @@ pub struct Gateway {
     admission: Admission,
     cache: ResponseCache,
     shadow: Shadow,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     prices: Arc<Prices>,
     caps: InstanceCaps,
 }
@@ -135,7 +135,7 @@ impl Gateway {
             admission,
             cache,
             shadow,
-            metrics,
+            metrics: Arc::new(metrics),
             prices,
             caps,
         }

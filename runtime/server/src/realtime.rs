@@ -48,10 +48,11 @@ pub async fn before(
     if wanted.is_empty() {
         return Ok(Ready(Vec::new()));
     }
-    fit(app, &wanted)?;
+    fit(app, "the traffic policy", &wanted, None)?;
     let mut leases = Vec::new();
+    let until = tokio::time::Instant::now() + PATIENCE;
     for version in &wanted {
-        let warming = tokio::time::timeout(PATIENCE, warm(app, version)).await;
+        let warming = tokio::time::timeout_at(until, warm(app, version)).await;
         let warmed = warming.unwrap_or(Err(Failure::Deadline { limit: PATIENCE }));
         leases.push(warmed.map_err(|failure| match failure {
             Failure::NoRoom(_) | Failure::ShuttingDown => failure,
@@ -76,13 +77,7 @@ pub fn before_first(
     if manifest.tier != Tier::Realtime || !is_first {
         return Ok(());
     }
-    let others = table.versions().filter(|version| version.slot.is_pinned());
-    let (pinned, limit) = (app.residency.need(others), app.residency.budget().0.models);
-    let need = pinned.saturating_add(warm.model_bytes());
-    match need <= limit {
-        true => Ok(()),
-        false => Err(over("the bundle", need, limit)),
-    }
+    fit(app, "the bundle", &[], Some(warm))
 }
 
 fn takes_none(route: &Arc<Route>) -> bool {
@@ -162,16 +157,16 @@ async fn attempt(app: &App, version: &Version, warm: &Arc<Warm>) {
     }
 }
 
-/// Whether the budget holds all that is pinned, and these: versions that lose their traffic stay
-/// until the others are there.
-fn fit(app: &App, wanted: &[Arc<Version>]) -> Result<(), Failure> {
+/// Whether the budget holds all that is pinned, and what comes with `what`: versions, or one that
+/// isn't one yet. Versions that lose their traffic stay until the others are there.
+fn fit(app: &App, what: &str, wanted: &[Arc<Version>], new: Option<&Warm>) -> Result<(), Failure> {
     let table = app.routing.table();
     let pinned = table.versions().filter(|version| version.slot.is_pinned());
-    let need = app.residency.need(pinned.chain(wanted));
+    let need = app.residency.need(pinned.chain(wanted), new);
     let limit = app.residency.budget().0.models;
     match need <= limit {
         true => Ok(()),
-        false => Err(over("the traffic policy", need, limit)),
+        false => Err(over(what, need, limit)),
     }
 }
 

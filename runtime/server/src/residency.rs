@@ -34,10 +34,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use budget::Amount;
-use budget::{Budget, Reservation};
-pub use load::Place;
+use budget::{Budget, Reservation, charge};
+pub use load::{Locate, Place};
 use load::{ModelKey, Pooled, READ_AT_ONCE_KIB, fly};
-use room::Needs;
 pub use room::size;
 pub use state::{Cause, Dropped, Move, Slot, Warmth};
 
@@ -69,10 +68,7 @@ impl Warm {
 
     /// Bytes of its models as the budget counts them, each model once.
     pub fn model_bytes(&self) -> u64 {
-        let models = self.models.values();
-        let models: BTreeMap<_, _> = models
-            .map(|model| (Arc::as_ptr(model).addr(), model.bytes()))
-            .collect();
+        let models: HashMap<_, _> = self.models.values().map(|m| (m.key, m.bytes())).collect();
         models.values().sum()
     }
 }
@@ -111,6 +107,7 @@ impl Code {
 
 /// A model with its weights on a device.
 pub struct Loaded {
+    key: ModelKey,
     model: Model,
     /// What it takes and gives.
     pub signature: Arc<Signature>,
@@ -120,12 +117,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    fn new(model: Model, room: Reservation, metrics: Metrics) -> Self {
+    fn new(key: ModelKey, model: Model, room: Reservation, metrics: Metrics) -> Self {
         let weights = model.weight_bytes() as f64;
         metrics.weight_bytes.increment(weights);
         metrics.model_loads.increment(1);
         let signature = Arc::new(model.signature().clone());
         Self {
+            key,
             model,
             signature,
             weights,
@@ -273,7 +271,7 @@ impl Residency {
         patience: Duration,
         cause: Cause,
     ) -> Result<Lease, Failure> {
-        version.slot.want(patience);
+        let _wanted = version.slot.want();
         let flight = {
             let mut inner = version.slot.lock();
             match (&inner.warm, &inner.flight) {
@@ -293,8 +291,7 @@ impl Residency {
         let landed = match tokio::time::timeout(patience, flight.as_mut()).await {
             Ok(landed) => landed,
             Err(_) if version.slot.waits_for_room() => {
-                let needs = Needs::of_models(self.model_files(version));
-                return Err(self.no_room(&version.title(), &needs));
+                return Err(self.no_room(&version.title(), &self.needs(version)));
             }
             Err(_) => flight.await,
         };
@@ -366,10 +363,18 @@ impl Residency {
         self.0.metrics.code_held.set(held.code as f64);
     }
 
-    /// What all these versions need together for their models, each model once.
-    pub fn need<'a>(&self, versions: impl Iterator<Item = &'a Arc<Version>>) -> u64 {
+    /// What all these versions need together for their models, and `new` that is no version yet,
+    /// each model once.
+    pub fn need<'a>(
+        &self,
+        versions: impl Iterator<Item = &'a Arc<Version>>,
+        new: Option<&Warm>,
+    ) -> u64 {
         let files = versions.flat_map(|version| self.model_files(version));
-        Needs::of_models(files.collect()).whole().models
+        let files = files.map(|file| (file.key, charge(file.bytes)));
+        let new = new.iter().flat_map(|warm| warm.models.values());
+        let models: HashMap<_, _> = files.chain(new.map(|m| (m.key, m.bytes()))).collect();
+        models.values().sum()
     }
 
     /// The versions of which something is loaded, by name and number.

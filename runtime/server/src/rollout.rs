@@ -128,6 +128,8 @@ struct Due {
 
 /// How a rollout stands, beyond its record.
 pub struct Live {
+    /// The rollout's number, and the step that it is in.
+    pub at: (u64, usize),
     /// Time spent in the step.
     pub spent: Duration,
     /// The latest verdicts.
@@ -306,6 +308,7 @@ impl Rollouts {
             Next::Move(..) | Next::Nothing => None,
         };
         Some(Live {
+            at: (active.rollout.number, active.rollout.step),
             spent,
             verdicts: active.verdicts.clone(),
             waits,

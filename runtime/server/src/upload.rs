@@ -28,7 +28,7 @@ use crate::code;
 use crate::problem::Failure;
 use crate::protocol::{author, body};
 use crate::realtime;
-use crate::residency::{Code, Loaded, Place, Warm};
+use crate::residency::{Code, Loaded, Locate, Place, Warm};
 use crate::server::App;
 
 /// The longest wait for room in memory for a model.
@@ -150,23 +150,7 @@ async fn validate(
     folder: &Folder,
     new: &mut NewVersion,
 ) -> Result<(Warm, Signature), Failure> {
-    let mut warm = Warm::new(None, BTreeMap::new());
-    for (name, file) in &new.models {
-        let section = new.manifest.models.get(name);
-        let place = app.residency.place(section);
-        let loaded = load(app, folder, file, place)
-            .await
-            .map_err(|failure| match failure {
-                Failure::Load(reason) => refused(format!("model `{name}`"), reason),
-                Failure::OverBudget(reason) => Failure::Refused {
-                    what: format!("model `{name}`"),
-                    reason,
-                    hint: Some("Raise the server's --model-memory, or send a smaller model."),
-                },
-                failure => failure,
-            });
-        warm.models.insert(name.clone(), loaded?);
-    }
+    let mut warm = Warm::new(None, load(app, folder, new).await?);
     let Some(wasm) = new.component.clone() else {
         let model = warm.models.values().next();
         let model = model.ok_or_else(|| refused("the bundle".into(), "it has no model".into()))?;
@@ -195,24 +179,51 @@ async fn validate(
     Ok((warm, ready.signature))
 }
 
+/// Loads the models, all of which must fit into memory together.
 async fn load(
     app: &Arc<App>,
     folder: &Folder,
-    file: &Path,
+    new: &NewVersion,
+) -> Result<BTreeMap<String, Arc<Loaded>>, Failure> {
+    let mut files = Vec::with_capacity(new.models.len());
+    for (name, path) in &new.models {
+        let place = app.residency.place(new.manifest.models.get(name));
+        files.push(file(folder, path, place).await?);
+    }
+    let taken = app.residency.models(files, ROOM_WAIT).await;
+    let taken = taken.map_err(|failure| match failure {
+        Failure::OverBudget(reason) => Failure::Refused {
+            what: "the bundle".into(),
+            reason,
+            hint: Some("Raise the server's --model-memory, or send smaller models."),
+        },
+        failure => failure,
+    })?;
+    let mut models = BTreeMap::new();
+    for (name, taken) in new.models.keys().zip(taken) {
+        let loaded = taken.landed().await.map_err(|failure| match failure {
+            Failure::Load(reason) => refused(format!("model `{name}`"), reason),
+            failure => failure,
+        });
+        models.insert(name.clone(), loaded?);
+    }
+    Ok(models)
+}
+
+/// A model's file in the upload's folder, as residency loads it.
+async fn file(
+    folder: &Folder,
+    path: &Path,
     place: Place,
-) -> Result<Arc<Loaded>, Failure> {
-    let (held, path) = (folder.clone(), file.to_owned());
-    let (digest, bytes) = blocking({
-        let path = path.clone();
-        move || Ok(Digest::of_file(&path)?)
-    })
-    .await?;
-    let path = Arc::new(move || {
+) -> Result<(StoredFile, Place, Locate), Failure> {
+    let (held, path) = (folder.clone(), path.to_owned());
+    let hashed = path.clone();
+    let (digest, bytes) = blocking(move || Ok(Digest::of_file(&hashed)?)).await?;
+    let find: Locate = Arc::new(move || {
         let _held = &held;
         Ok(path.clone())
     });
-    let file = StoredFile { digest, bytes };
-    app.residency.model(file, place, path, ROOM_WAIT).await
+    Ok((StoredFile { digest, bytes }, place, find))
 }
 
 async fn commit(

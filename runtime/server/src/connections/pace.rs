@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -116,17 +117,20 @@ where
 pub struct PacedStream<S> {
     stream: S,
     patience: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// While the other end is waited for, with what says that it is owed something.
+    waiting: Option<(Pin<Box<Sleep>>, Arc<()>)>,
+    busy: Arc<()>,
     stalled: Counter,
 }
 
 impl<S> PacedStream<S> {
-    /// Wraps a connection; `stalled` counts.
-    pub fn new(stream: S, patience: Duration, stalled: Counter) -> Self {
+    /// Wraps a connection; `stalled` counts, and `busy` has another holder while something is sent.
+    pub fn new(stream: S, patience: Duration, busy: Arc<()>, stalled: Counter) -> Self {
         Self {
             stream,
             patience,
             waiting: None,
+            busy,
             stalled,
         }
     }
@@ -137,10 +141,10 @@ impl<S> PacedStream<S> {
             self.waiting = None;
             return poll;
         }
-        let patience = self.patience;
-        let sleep = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let (sleep, _) = self.waiting.get_or_insert_with(|| {
+            let sleep = tokio::time::sleep(self.patience);
+            (Box::pin(sleep), self.busy.clone())
+        });
         ready!(sleep.as_mut().poll(cx));
         self.waiting = None;
         self.stalled.increment(1);
@@ -238,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_nobody_takes_breaks_its_connection_off() {
         let (near, far) = tokio::io::duplex(16);
-        let mut near = PacedStream::new(near, MOMENT, Counter::noop());
+        let mut near = PacedStream::new(near, MOMENT, Arc::default(), Counter::noop());
         near.write_all(&[0; 16]).await.unwrap();
         let began = Instant::now();
         let error = near.write_all(&[0; 16]).await.unwrap_err();

@@ -34,7 +34,7 @@ pub struct Call {
     pub(super) started: Instant,
     pub(super) limit: Duration,
     pub(super) place: Place,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) clocks: Clocks,
     pub(super) meter: Meter,
     /// Given where the caller wants to know what the call costs.

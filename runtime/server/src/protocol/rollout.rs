@@ -243,6 +243,8 @@ fn info(app: &App, name: &FunctionName, record: RolloutRecord) -> RolloutInfo {
         true => app.rollouts.live(name),
         false => None,
     };
+    // Of the step before, it would tell that step's time as this one's.
+    let live = live.filter(|live| live.at == (record.number, record.step));
     RolloutInfo::new(record, live)
 }
 

@@ -167,10 +167,6 @@ pub struct Hold {
 pub fn victims(candidates: &[Candidate], short: Amount) -> Vec<usize> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by_key(|&at| candidates.get(at).map(|candidate| candidate.used));
-    let enough = |chosen: &[usize]| {
-        let chosen = chosen.iter().filter_map(|&at| candidates.get(at));
-        short.beyond(freed(chosen)).is_none()
-    };
     let mut tally = Tally::default();
     let mut chosen = Vec::new();
     for at in order {
@@ -187,22 +183,19 @@ pub fn victims(candidates: &[Candidate], short: Amount) -> Vec<usize> {
         return Vec::new();
     }
     // Those that are not needed after all stay, the most recently used first.
-    let mut at = chosen.len();
-    while at > 0 {
-        at -= 1;
-        let spared = chosen.remove(at);
-        if !enough(&chosen) {
-            chosen.insert(at, spared);
+    let mut needed = Vec::with_capacity(chosen.len());
+    for at in chosen.into_iter().rev() {
+        let Some(candidate) = candidates.get(at) else {
+            continue;
+        };
+        tally.spare(candidate);
+        if !short.beyond(tally.freed).is_none() {
+            tally.add(candidate);
+            needed.push(at);
         }
     }
-    chosen
-}
-
-/// What is freed when all of these go.
-pub fn freed<'a>(going: impl Iterator<Item = &'a Candidate>) -> Amount {
-    let mut tally = Tally::default();
-    going.for_each(|candidate| tally.add(candidate));
-    tally.freed
+    needed.reverse();
+    needed
 }
 
 #[derive(Default)]
@@ -222,6 +215,18 @@ impl Tally {
             }
         }
     }
+
+    /// Takes back what was added.
+    fn spare(&mut self, candidate: &Candidate) {
+        self.freed.code = self.freed.code.saturating_sub(candidate.code);
+        for hold in &candidate.models {
+            let gone = self.gone.entry(hold.model).or_default();
+            if *gone == hold.holds {
+                self.freed.models = self.freed.models.saturating_sub(hold.bytes);
+            }
+            *gone = gone.saturating_sub(1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +237,13 @@ mod tests {
 
     fn models(models: u64) -> Amount {
         Amount { models, code: 0 }
+    }
+
+    /// What is freed when all of these go.
+    fn freed<'a>(going: impl Iterator<Item = &'a Candidate>) -> Amount {
+        let mut tally = Tally::default();
+        going.for_each(|candidate| tally.add(candidate));
+        tally.freed
     }
 
     /// A version with one model of its own.

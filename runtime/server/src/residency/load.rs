@@ -30,7 +30,7 @@ use crate::scheduler::panic_text;
 pub(super) const READ_AT_ONCE_KIB: u32 = 64 << 10;
 
 /// A load that many can wait for.
-pub(super) type Flight<T> = Shared<BoxFuture<'static, Result<T, Failure>>>;
+pub type Flight<T> = Shared<BoxFuture<'static, Result<T, Failure>>>;
 
 /// Starts a load on `runtime` that goes on whether or not somebody waits, and survives a panic.
 pub(super) fn fly<T: Clone + Send + Sync + 'static>(
@@ -79,13 +79,17 @@ pub(super) enum Pooled {
 }
 
 /// A model that a load has got hold of.
-pub(super) enum Taken {
+#[derive(Clone)]
+pub enum Taken {
+    /// It is in memory.
     Here(Arc<Loaded>),
+    /// It is on its way there.
     Coming(Flight<Arc<Loaded>>),
 }
 
 impl Taken {
-    async fn landed(&self) -> Result<Arc<Loaded>, Failure> {
+    /// The model, when it is there.
+    pub async fn landed(&self) -> Result<Arc<Loaded>, Failure> {
         match self {
             Self::Here(model) => Ok(model.clone()),
             Self::Coming(flight) => flight.clone().await,
@@ -103,22 +107,25 @@ impl Residency {
         let loading = AssertUnwindSafe(self.load(&version, &cause)).catch_unwind();
         let result = loading.await;
         let result = result.unwrap_or_else(|p| Err(Failure::Internal(panic_text(p.as_ref()))));
-        if let Err(failure) = &result {
-            drop(version.slot.failed(&failure.to_string(), &self.0.metrics));
-            self.0.metrics.load_failures.increment(1);
-            tracing::error!(function = %version.record.function,
-                version = version.record.number.get(), %failure, "version can't be loaded");
+        let (function, number) = (&version.record.function, version.record.number.get());
+        match &result {
+            Ok(_) => {}
+            // Nothing is wrong with it: it stays as warm as it was.
+            Err(Failure::NoRoom(reason)) => {
+                version.slot.gave_up();
+                tracing::info!(%function, version = number, reason, "no room for the version");
+            }
+            Err(failure) => {
+                drop(version.slot.failed(&failure.to_string(), &self.0.metrics));
+                self.0.metrics.load_failures.increment(1);
+                tracing::error!(%function, version = number, %failure, "version can't be loaded");
+            }
         }
         result
     }
 
     async fn load(&self, version: &Arc<Version>, cause: &Cause) -> Result<Arc<Warm>, Failure> {
-        let kept = version.slot.lock().code.clone();
-        let compiled = version.compiled().filter(|_| kept.is_none());
-        let needs = Needs {
-            models: self.model_files(version),
-            code: compiled.map_or(0, |compiled| compiled.file.bytes),
-        };
+        let needs = self.needs(version);
         let claim = Claim {
             name: version.title(),
             urgent: *cause == Cause::Realtime,
@@ -127,6 +134,7 @@ impl Residency {
         let granted = self.room(&needs, &claim).await?;
         let started = Instant::now();
         let code = async {
+            let kept = version.slot.lock().code.clone();
             let code = match kept {
                 Some(code) => Some(code),
                 None => self.code(version, granted.code).await?.map(Arc::new),
@@ -151,6 +159,16 @@ impl Residency {
         tracing::info!(function = %version.record.function, version = version.record.number.get(),
             %cause, ms = took.as_millis() as u64, "version loaded");
         Ok(warm)
+    }
+
+    /// What a version lacks: its code, where that isn't mapped, and its models.
+    pub(super) fn needs(&self, version: &Version) -> Needs {
+        let linked = version.slot.lock().code.is_some();
+        let compiled = version.compiled().filter(|_| !linked);
+        Needs {
+            models: self.model_files(version),
+            code: compiled.map_or(0, |compiled| compiled.file.bytes),
+        }
     }
 
     /// The models of a version, with what they took last or, before that is known, the sizes of
@@ -192,28 +210,34 @@ impl Residency {
         }
     }
 
-    /// A model of a file that is no version's yet, or shared with versions that have it already.
-    /// Waits for room in memory no longer than `patience`.
-    pub async fn model(
+    /// Models of files that are no version's yet, or shared with versions that have them already,
+    /// in the order of the files. Waits for room in memory for all of them no longer than
+    /// `patience`.
+    pub async fn models(
         &self,
-        file: StoredFile,
-        place: Place,
-        path: Locate,
+        files: Vec<(StoredFile, Place, Locate)>,
         patience: Duration,
-    ) -> Result<Arc<Loaded>, Failure> {
-        let key = (file.digest, place);
-        let bytes = file.bytes;
-        let needs = Needs::of_models(vec![ModelFile { key, bytes, path }]);
+    ) -> Result<Vec<Taken>, Failure> {
+        let models = files.into_iter().map(|(file, place, path)| ModelFile {
+            key: (file.digest, place),
+            bytes: file.bytes,
+            path,
+        });
+        let needs = Needs {
+            models: models.collect(),
+            code: 0,
+        };
         let claim = Claim {
             name: "the upload".into(),
             urgent: false,
             patience: Patience::lasting(patience),
         };
         let granted = self.room(&needs, &claim).await?;
-        match granted.models.get(&key) {
-            Some(taken) => taken.landed().await,
-            None => Err(Failure::Internal("a model was forgotten".into())),
-        }
+        let taken = needs.models.iter().map(|file| {
+            let taken = granted.models.get(&file.key).cloned();
+            taken.ok_or_else(|| Failure::Internal("a model was forgotten".into()))
+        });
+        taken.collect()
     }
 
     /// Begins to load a model into the room that was taken for it. The caller puts the flight into
@@ -251,7 +275,7 @@ impl Residency {
                 models: charge(model.weight_bytes() as u64),
                 code: 0,
             });
-            Ok(Arc::new(Loaded::new(model, room, metrics)))
+            Ok(Arc::new(Loaded::new(file.key, model, room, metrics)))
         })
         .await
     }

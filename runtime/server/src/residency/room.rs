@@ -29,11 +29,6 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// Models alone.
-    pub(super) fn of_models(models: Vec<ModelFile>) -> Self {
-        Self { models, code: 0 }
-    }
-
     /// All of it, models that stand here twice once.
     pub(super) fn whole(&self) -> Amount {
         let models: HashMap<_, _> = self.models.iter().map(|m| (m.key, m.bytes)).collect();
@@ -68,11 +63,10 @@ impl Patience<'_> {
     }
 
     fn is_over(&self) -> bool {
-        let until = match self {
-            Self::Slot(slot) => slot.wanted_until(),
-            Self::Until(until) => *until,
-        };
-        now() >= until
+        match self {
+            Self::Slot(slot) => !slot.is_wanted(),
+            Self::Until(until) => now() >= *until,
+        }
     }
 }
 

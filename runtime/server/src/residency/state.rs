@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -164,10 +164,19 @@ pub struct Slot {
     inner: Mutex<Inner>,
     /// Milliseconds of [`now`] when it was last in use.
     used: AtomicU64,
-    /// Milliseconds of [`now`] until which somebody waits for it.
-    wanted_until: AtomicU64,
+    /// How many wait for it to be loaded.
+    wanted: AtomicUsize,
     pinned: AtomicBool,
     waits_for_room: AtomicBool,
+}
+
+/// Somebody waits for a version.
+pub(super) struct Wanted<'a>(&'a Slot);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How a version stands, for people.
@@ -230,14 +239,15 @@ impl Slot {
         }
     }
 
-    /// Notes that somebody waits for it, for so long at most.
-    pub(super) fn want(&self, patience: Duration) {
-        self.wanted_until.fetch_max(now() + ms(patience), Relaxed);
+    /// Notes that somebody waits for it, until the answer is dropped.
+    pub(super) fn want(&self) -> Wanted<'_> {
+        self.wanted.fetch_add(1, Relaxed);
+        Wanted(self)
     }
 
-    /// When nobody waits for it any more.
-    pub(super) fn wanted_until(&self) -> u64 {
-        self.wanted_until.load(Relaxed)
+    /// Whether somebody waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Relaxed) > 0
     }
 
     /// Notes whether its load waits for room.
@@ -313,6 +323,13 @@ impl Slot {
             inner.measured = warm.models.values().map(|model| model.bytes()).collect();
             inner.stays_until = now() + ms(stay);
         });
+    }
+
+    /// There is no room for it, and nobody waits any more.
+    pub(super) fn gave_up(&self) {
+        let mut inner = self.lock();
+        inner.flight = None;
+        inner.retry_at = now() + ms(RETRY);
     }
 
     /// The load has failed. What was mapped of it is given back.

@@ -8,7 +8,7 @@ use firebox_engine::{Precision, Signature, Tensor, TensorSpec};
 use firebox_registry::{Manifest, NewVersion};
 use firebox_sandbox::Parameter;
 
-use super::{Folder, blocking, load, refused};
+use super::{Folder, ROOM_WAIT, blocking, file, refused};
 use crate::gateway::{CallModels, InstanceCaps, Question, invoke_failure};
 use crate::problem::Failure;
 use crate::protocol::{invoke, utf8};
@@ -163,7 +163,7 @@ pub(super) async fn deviation(
     run: DryRun,
 ) -> serde_json::Value {
     let model = warm.models.iter().next().zip(new.models.values().next());
-    let Some(((name, loaded), file)) = model else {
+    let Some(((name, loaded), path)) = model else {
         return serde_json::Value::Null;
     };
     let place = app.residency.place(new.manifest.models.get(name));
@@ -176,7 +176,12 @@ pub(super) async fn deviation(
         ..place
     };
     let off = async {
-        let exact = load(app, folder, file, exact).await?;
+        let exact = vec![file(folder, path, exact).await?];
+        let exact = app.residency.models(exact, ROOM_WAIT).await?;
+        let Some(exact) = exact.first() else {
+            return Err(Failure::Internal("a model was forgotten".into()));
+        };
+        let exact = exact.landed().await?;
         let expected = answer(app, new, name, &exact, run.inputs.clone()).await?;
         let found = answer(app, new, name, loaded, run.inputs).await?;
         blocking(move || {
