@@ -305,7 +305,7 @@ impl Stopped {
 ///
 /// That death signal follows the starting *thread*, and test threads come and go while a server
 /// may be shared between them; so one thread that never ends starts all of them.
-fn spawn(mut command: Command) -> io::Result<Child> {
+pub fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {

@@ -16,6 +16,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use firebox_tests::binary::{self, target, workspace};
+use firebox_tests::server::spawn;
 use firebox_tests::{Server, client, guests, onnx, toolchains};
 use serde_json::{Value, json};
 
@@ -62,7 +63,7 @@ impl Registry {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         drop(free);
         let registry = Registry {
-            _process: Group::spawn(&mut command),
+            _process: Group::spawn(command),
             host,
             folder,
         };
@@ -115,8 +116,9 @@ impl Registry {
 struct Group(Child);
 
 impl Group {
-    fn spawn(command: &mut Command) -> Group {
-        Group(command.process_group(0).spawn().unwrap())
+    fn spawn(mut command: Command) -> Group {
+        command.process_group(0);
+        Group(spawn(command).unwrap())
     }
 
     #[allow(unsafe_code, reason = "std can send no signal but SIGKILL")]
@@ -488,7 +490,7 @@ async fn the_container_serves_what_lies_in_a_folder_and_stops_when_told() {
         Some(1),
         "a folder without models serves nothing"
     );
-    let mut server = Group::spawn(&mut start(&models));
+    let mut server = Group::spawn(start(&models));
     let marker = folder.path().join("models-are-served");
     let began = Instant::now();
     while !marker.exists() {
