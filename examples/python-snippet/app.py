@@ -58,7 +58,7 @@ magika: Magika | None = None
 
 class WitWorld:
     def init(self) -> None:
-        """Runs once, at the upload; what it leaves in memory is there in every request."""
+        """Runs before anything else; what it leaves in memory is there in every request."""
         global magika
         magika = Magika("/magika.config.json")
 

@@ -70,12 +70,8 @@ async fn python_cleans_what_was_pasted_and_asks_the_model() {
     };
     guests::model("magika", "magika.onnx");
     let project = workspace().join("examples/python-snippet");
-    let bundle = build(&project, &toolchains::path_with(&bin));
     let server = Server::start().await;
-    let version = server.upload("python-snippet", bundle).await;
-    let version = version.expect(201).json();
-    // CPython is started and the module loaded once, at the upload.
-    assert_eq!(version["snapshot"], true, "{version}");
+    let version = deploy(&server, &project, &toolchains::path_with(&bin));
     assert_eq!(version["signature"]["inputs"][0]["name"], "body");
     for (sample, language) in [
         ("chat.md", "rust"),
@@ -98,10 +94,8 @@ async fn javascript_takes_and_gives_json() {
         return;
     };
     let project = workspace().join("examples/javascript-redact");
-    let bundle = build(&project, &path);
     let server = Server::start().await;
-    let version = server.upload("javascript-redact", bundle).await;
-    assert_eq!(version.expect(201).json()["snapshot"], true);
+    deploy(&server, &project, &path);
     let answer = call_with_sample(
         &server,
         "javascript-redact",
@@ -149,13 +143,15 @@ async fn the_javascript_template_builds_and_answers() {
     check_statistics(&server).await;
 }
 
-/// Deploys a project as its author would.
-fn deploy(server: &Server, project: &Path, path: &str) {
+/// Deploys a project as its author would: the client waits for as long as a large component takes.
+#[track_caller]
+fn deploy(server: &Server, project: &Path, path: &str) -> Value {
     let mut command = binary::command();
     command
         .env("PATH", path)
         .env("FIREBOX_SERVER", server.url());
-    succeeds(command.arg("deploy").arg(project));
+    let answer = succeeds(command.arg("deploy").arg(project).arg("--json"));
+    serde_json::from_str(&answer).unwrap()
 }
 
 async fn answers_with_statistics(project: &Path) {

@@ -15,7 +15,7 @@ export function statistics(text) {
   };
 }
 
-/** Runs once, at the upload. What it leaves in memory, every request starts from. */
+/** Runs before anything else. What is costly and needs no asset belongs at the top of the module. */
 export function init() {}
 
 /** What goes in and what comes out: here, raw bodies. */

@@ -33,7 +33,7 @@ def statistics(text: str) -> dict:
 
 class WitWorld:
     def init(self) -> None:
-        """Runs once, at the upload. What it leaves in memory, every request starts from."""
+        """Runs before anything else. What is costly and needs no asset belongs at the top of the module."""
 
     def describe(self) -> Signature:
         """What goes in and what comes out: here, raw bodies."""
