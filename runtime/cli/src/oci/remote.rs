@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use oci_client::Reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError as Error, OciErrorCode};
+use oci_client::errors::{OciDistributionError as Error, OciEnvelope, OciErrorCode};
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use reqwest::header::HeaderValue;
@@ -27,6 +27,8 @@ use crate::tls;
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest silence of a registry.
 const SILENCE: Duration = Duration::from_secs(120);
+/// As much of a refusal in no known form as is shown.
+const REASON: usize = 500;
 
 /// A repository.
 pub struct Remote {
@@ -78,7 +80,7 @@ impl Remote {
         )
     }
 
-    /// Takes the account along from now on. Where it is asked for, and is wrong, this fails.
+    /// Takes the account along from now on.
     pub async fn log_in(&self) {
         self.client
             .store_auth_if_needed(self.reference.resolve_registry(), &self.auth)
@@ -200,7 +202,11 @@ impl Remote {
         let refused = |what: String| Failure::new(what).with_exit(Exit::Refused);
         let registry = self.reference.registry();
         match &error {
-            Error::UnauthorizedError { .. } | Error::AuthenticationFailure(_) => {
+            Error::UnauthorizedError { .. }
+            | Error::AuthenticationFailure(_)
+            | Error::ServerError {
+                code: 401 | 403, ..
+            } => {
                 let account = match &self.auth {
                     RegistryAuth::Basic(name, _) => format!("the account {name}"),
                     _ => "callers without an account".to_owned(),
@@ -227,6 +233,13 @@ impl Remote {
                     true => unknown(named),
                     false => refused(format!("{registry} refused: {}", reasons.join(", "))),
                 }
+            }
+            Error::ServerError { code, message, .. } => {
+                let reason = match serde_json::from_str::<OciEnvelope>(message) {
+                    Ok(envelope) => envelope.to_string(),
+                    Err(_) => message.chars().take(REASON).collect(),
+                };
+                refused(format!("{registry} refused with {code}: {reason}"))
             }
             Error::RequestError(request) if request.is_connect() => {
                 let what = format!("no registry answers at {registry}: {}", causes(request));
