@@ -13,12 +13,19 @@ use serde_json::Value;
 use crate::{Bundle, Server};
 
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
+    ready();
     let client = Client::builder().pool_max_idle_per_host(0).no_proxy();
     client
         .timeout(Duration::from_secs(120))
         .build()
         .expect("a client can be made")
 });
+
+/// Chooses the process's cryptography for TLS, without which no client can be made. A started
+/// [`Server`] has done it.
+pub fn ready() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
 
 /// A whole answer, read to its end.
 #[derive(Debug)]

@@ -17,7 +17,8 @@
 //! `firebox build`; [`compare`] holds the tolerance between answers; [`schema`] checks answers against
 //! the description that the server gives of itself; [`load`] sends many requests at a steady rate;
 //! [`pressure`] calls more models than fit into memory; [`jobs`] submits jobs and follows them;
-//! [`python`] has real clients in Python; [`kills`] draws the moments at which servers are killed.
+//! [`python`] has real clients in Python; [`kills`] draws the moments at which servers are killed;
+//! [`toolchains`] brings programs that a machine may lack.
 //!
 //! Whatever is started here ends with the test process, however that ends.
 
@@ -41,6 +42,7 @@ pub mod pressure;
 pub mod python;
 pub mod schema;
 pub mod server;
+pub mod toolchains;
 
 pub use bundle::Bundle;
 pub use client::Answer;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::binary;
+use crate::{binary, client};
 
 /// Longer than any start on a slow, busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -57,6 +57,8 @@ impl Server {
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
     ) -> Server {
+        // The clients that tests make of their own need one too.
+        client::ready();
         let mut command = binary::command();
         command.envs(environment.iter().cloned());
         command.arg("serve").arg("--data").arg(data.path());
@@ -312,7 +314,7 @@ impl Stopped {
 ///
 /// That death signal follows the starting *thread*, and test threads come and go while a server
 /// may be shared between them; so one thread that never ends starts all of them.
-fn spawn(mut command: Command) -> io::Result<Child> {
+pub fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {

@@ -64,6 +64,8 @@ fn help_tells_every_command_and_each_has_its_own() {
         "new",
         "build",
         "bench",
+        "push",
+        "pull",
         "deploy",
         "invoke",
         "jobs",

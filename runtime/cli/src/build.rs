@@ -1,12 +1,16 @@
 //! `build`: a project folder to a bundle, the file that is uploaded.
+//!
+//! The component is made by the manifest's own command, where it has one; else by cargo, where the
+//! project is a package; else it is there already.
 
 use std::fs;
 use std::io::BufWriter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use clap::Args;
-use firebox_registry::{FunctionName, Manifest, Packed, bundle};
+use firebox_registry::{FunctionName, FunctionSection, Manifest, Packed, bundle};
 use serde_json::json;
 
 use crate::compile;
@@ -16,10 +20,11 @@ use crate::output::{self, Format, bytes, facts};
 /// `firebox build`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A project is a folder with a firebox.toml. With a Cargo.toml beside it, the function is compiled to
-WebAssembly first: a library to a component, a program to a command. Without one, the bundle is what
-firebox.toml names. Rust's targets wasm32-wasip2 and wasm32-wasip1 are added by rustup where they are
-missing.
+A project is a folder with a firebox.toml. Where that names a command as function.build, it is run
+by the shell in the project's folder, and makes function.wasm. Otherwise, with a Cargo.toml beside
+it, the function is compiled to WebAssembly: a library to a component, a program to a command.
+Without one, the bundle is what firebox.toml names. Rust's targets wasm32-wasip2 and wasm32-wasip1
+are added by rustup where they are missing.
 
 Examples:
   firebox build
@@ -76,11 +81,54 @@ pub fn build(project: &Path, out: Option<&Path>) -> Result<Built> {
         Some(out) => out.to_owned(),
         None => project.join(format!("{}.firebox", manifest.name)),
     };
-    let component = match needs_compiling(&manifest, project) {
-        true => Some(compile::compile(project)?),
-        false => None,
+    let command = manifest
+        .function
+        .as_ref()
+        .and_then(|function| function.build.as_deref());
+    let component = match command {
+        Some(command) => {
+            run_command(command, project)?;
+            made(&manifest, project)?;
+            None
+        }
+        None if needs_compiling(&manifest, project) => Some(compile::compile(project)?),
+        None => None,
     };
     pack(&manifest, project, component.as_deref(), &out)
+}
+
+/// Runs the project's own command. What it has to say goes to standard error.
+fn run_command(command: &str, project: &Path) -> Result {
+    const NOT_FOUND: i32 = 127;
+    eprintln!("{}: {command}", project.display());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).current_dir(project);
+    shell.stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = shell.status();
+    let status = status.context(|| "sh, which runs `function.build`, can't be run".into())?;
+    if status.success() {
+        return Ok(());
+    }
+    let what = format!("`function.build` of {} failed: {status}", project.display());
+    Err(Failure::new(what).hint(match status.code() {
+        Some(NOT_FOUND) => "the message above names the program that is missing: install it",
+        _ => "its messages above say why",
+    }))
+}
+
+/// Makes sure that there is a component where the manifest, or the convention, says.
+fn made(manifest: &Manifest, project: &Path) -> Result {
+    let named = manifest.function.as_ref();
+    let named = named.and_then(|function| function.component.as_deref());
+    let file = named.unwrap_or(FunctionSection::COMPONENT);
+    match project.join(file).is_file() {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "`function.build` of {} has made no {file}",
+            project.display()
+        ))
+        .hint("let the command write this file, or name the one it writes: function.component")),
+    }
 }
 
 fn needs_compiling(manifest: &Manifest, project: &Path) -> bool {
@@ -236,6 +284,33 @@ mod tests {
         fs::write(project.path().join("scripts/models.py"), "").unwrap();
         let hint = build(project.path(), None).unwrap_err().hint.unwrap();
         assert!(hint.contains("scripts/models.py"), "{hint}");
+    }
+
+    #[test]
+    fn a_command_makes_the_component_and_is_not_packed() {
+        let manifest = "name = \"adder\"\n[function]\nbuild = \"cp made.bin function.wasm\"\n";
+        let project = project(manifest, &["made.bin", "Cargo.toml"]);
+        let built = build(project.path(), None).unwrap();
+        let names: Vec<_> = built.packed.files.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["firebox.toml", "function.wasm"]);
+    }
+
+    #[test]
+    fn a_command_that_fails_or_makes_nothing_is_told() {
+        let says = |command: &str| {
+            let manifest = format!("name = \"adder\"\n[function]\nbuild = \"{command}\"\n");
+            let project = project(&manifest, &[]);
+            build(project.path(), None).unwrap_err().to_string()
+        };
+        let failed = says("exit 3");
+        assert!(
+            failed.contains("function.build") && failed.contains('3'),
+            "{failed}"
+        );
+        let missing = says("no-such-program");
+        assert!(missing.contains("install it"), "{missing}");
+        let nothing = says("true");
+        assert!(nothing.contains("has made no function.wasm"), "{nothing}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::{Context, EXIT_CODES, Result};
 use crate::{
-    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project,
-    residency, rollback, rollout, serve, shadow, traffic, versions,
+    bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project, pull,
+    push, residency, rollback, rollout, serve, shadow, traffic, versions,
 };
 
 /// Serves machine-learning functions in WebAssembly, and talks to a server that does.
@@ -50,6 +50,10 @@ enum Command {
     New(project::NewArgs),
     /// Compile a project and pack its bundle
     Build(build::BuildArgs),
+    /// Bring a bundle to an OCI registry
+    Push(push::PushArgs),
+    /// Get a bundle from an OCI registry
+    Pull(pull::PullArgs),
     /// Time a model, by itself or against another engine
     Bench(bench::BenchArgs),
     #[command(flatten)]
@@ -99,6 +103,8 @@ pub fn run(cli: Cli) -> Result {
         Command::Serve(args) => serve::serve(args),
         Command::New(args) => project::new(&args),
         Command::Build(args) => build::run(&args),
+        Command::Push(args) => wait_for(push::push(args)),
+        Command::Pull(args) => wait_for(pull::pull(args)),
         Command::Bench(args) => bench::run(&args),
         Command::Ask(command) => wait_for(ask(command, &Client::new(&cli.server)?.by(cli.author))),
         Command::Demo(args) => wait_for(demo::demo(args)),

@@ -1,14 +1,13 @@
 //! `deploy`: brings a bundle to a server, made from whatever the path holds.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use firebox_registry::{FunctionName, Manifest};
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use reqwest::Body;
 use serde_json::Value;
 use tokio_util::io::ReaderStream;
@@ -17,31 +16,41 @@ use crate::api::VersionInfo;
 use crate::build;
 use crate::client::Client;
 use crate::failure::{Context, Failure, Result};
+use crate::oci::{Access, Address};
 use crate::output::{self, Format, percent};
+use crate::{progress, pull};
 
 /// `firebox deploy`
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A project folder is built first. An .onnx file becomes a function of that model alone, a .wasm file
-one of that component alone, named after the file. The first version of a function takes all traffic, later ones none until told.
+one of that component alone, named after the file. A bundle in an OCI registry is pulled first. The
+first version of a function takes all traffic, later ones none until told.
 
 Examples:
   firebox deploy greeter
   firebox deploy greeter/greeter.firebox --name welcome
   firebox deploy adder.onnx
-  firebox deploy hello.wasm")]
+  firebox deploy hello.wasm
+  firebox deploy oci://ghcr.io/someone/greeter:1")]
 pub struct DeployArgs {
-    /// A project folder, a bundle, an ONNX model, or a component
+    /// A project folder, a bundle, an ONNX model, a component, or an address:
+    /// oci://HOST/REPOSITORY:TAG
     path: PathBuf,
     /// The function's name, where it is not to be the manifest's or the model's
     #[arg(long)]
     name: Option<FunctionName>,
+    #[command(flatten)]
+    access: Access,
     #[command(flatten)]
     format: Format,
 }
 
 /// `firebox deploy`
 pub async fn deploy(args: DeployArgs, client: &Client) -> Result {
+    if let Some(address) = Address::in_path(&args.path) {
+        return deploy_from(&address?, args, client).await;
+    }
     let (bundle, own_name) = bundle(&args.path, args.name.is_none())?;
     let no_name = || {
         Failure::usage(format!(
@@ -56,8 +65,25 @@ pub async fn deploy(args: DeployArgs, client: &Client) -> Result {
         .show(answer, |version: VersionInfo| account(&version))
 }
 
+/// Pulls a bundle from a registry and uploads it.
+async fn deploy_from(address: &Address, args: DeployArgs, client: &Client) -> Result {
+    let folder = tempfile::tempdir().context(|| "a temporary folder can't be made".into())?;
+    let pulled = pull::fetch(address, &args.access, folder.path()).await?;
+    let no_name = || {
+        Failure::usage(format!("{address} does not tell the function's name"))
+            .hint("give one: --name NAME")
+    };
+    let name = args.name.or(pulled.name).ok_or_else(no_name)?;
+    let answer = upload(client, name.as_str(), pulled.file.path()).await?;
+    args.format
+        .show(answer, |version: VersionInfo| account(&version))
+}
+
 /// What the path holds, as a file to upload, and the name that it has by itself.
-fn bundle(path: &Path, named_by_itself: bool) -> Result<(PathBuf, Option<FunctionName>)> {
+pub(crate) fn bundle(
+    path: &Path,
+    named_by_itself: bool,
+) -> Result<(PathBuf, Option<FunctionName>)> {
     if path.is_dir() {
         let built = build::build(path, None)?;
         return Ok((built.path, Some(built.name)));
@@ -139,34 +165,20 @@ struct Progress {
 
 impl Progress {
     fn new(function: &str, bytes: u64) -> Progress {
-        let bar = match std::io::stderr().is_terminal() {
-            true => ProgressBar::new(bytes),
-            false => ProgressBar::hidden(),
-        };
-        bar.set_style(style(
-            "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}",
-        ));
-        bar.set_message(format!("uploading {function}"));
+        let bar = progress::bar(&format!("uploading {function}"), bytes);
         Progress { bar }
     }
 
     fn sent(&self, bytes: u64) {
         self.bar.inc(bytes);
         if Some(self.bar.position()) == self.bar.length() {
-            self.bar.set_style(style("{spinner} {msg} ({elapsed})"));
-            self.bar.set_message("the server compiles and tries it");
-            self.bar.enable_steady_tick(Duration::from_millis(120));
+            progress::spin(&self.bar, "the server compiles and tries it");
         }
     }
 
     fn done(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// A template of our own that did not parse would show as the plain default.
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// What has become of an upload.

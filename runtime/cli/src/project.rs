@@ -1,4 +1,5 @@
-//! `new`: a project that builds at once and stands alone, with the SDK inside.
+//! `new`: a project that builds at once and stands alone, with all that it needs of Firebox inside:
+//! the SDK for Rust, the interface in WIT for other languages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,13 @@ const TAKEN: &str = "abstract alloc as async await become box break const contin
 /// `firebox new`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The project is made in a folder of the function's name. It holds the SDK's sources too, so it
-needs nothing else of Firebox to compile.
+The project is made in a folder of the function's name. It holds what it needs of Firebox: the SDK's
+sources for Rust, the interface for other languages. The README in it says what else to install.
 
 Examples:
   firebox new greeter
-  firebox new colours --template model")]
+  firebox new colours --template model
+  firebox new cleaner --template python")]
 pub struct NewArgs {
     /// The function's name: 1 to 63 of a-z, 0-9 and -, starting with a letter
     name: FunctionName,
@@ -40,39 +42,96 @@ pub struct NewArgs {
 /// What a project starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Template {
-    /// A text in, JSON out; no model
+    /// Rust: a text in, JSON out; no model
     #[default]
-    Text,
-    /// Typed tensors in and out; no model
+    #[value(alias = "text")]
+    Rust,
+    /// Rust: typed tensors in and out; no model
     Tensor,
-    /// A model with code before and after it
+    /// Rust: a model with code before and after it
     Model,
+    /// Rust: a `wasi:http` component that answers HTTP requests by itself
+    Http,
+    /// Python, by componentize-py: a text in, JSON out
+    Python,
+    /// JavaScript, by ComponentizeJS: a text in, JSON out
+    #[value(alias = "javascript")]
+    Js,
+    /// C, by any compiler for WASI: standard input in, standard output out
+    C,
+}
+
+/// What of Firebox a project holds.
+enum Vendored {
+    Sdk,
+    Wit,
+    Nothing,
 }
 
 impl Template {
     fn folder(self) -> &'static str {
         match self {
-            Template::Text => "text/",
+            Template::Rust => "rust/",
             Template::Tensor => "tensor/",
             Template::Model => "model/",
+            Template::Http => "http/",
+            Template::Python => "python/",
+            Template::Js => "js/",
+            Template::C => "c/",
+        }
+    }
+
+    fn vendored(self) -> Vendored {
+        match self {
+            Template::Rust | Template::Tensor | Template::Model => Vendored::Sdk,
+            Template::Python | Template::Js => Vendored::Wit,
+            Template::Http | Template::C => Vendored::Nothing,
+        }
+    }
+
+    /// Where the function is.
+    fn source(self) -> &'static str {
+        match self {
+            Template::Rust | Template::Tensor | Template::Model | Template::Http => "src/lib.rs",
+            Template::Python => "app.py",
+            Template::Js => "function.js",
+            Template::C => "main.c",
+        }
+    }
+
+    fn is_rust(self) -> bool {
+        self.source() == "src/lib.rs"
+    }
+
+    /// What is to be installed before the first build, into the project.
+    fn setup(self, name: &str) -> Vec<String> {
+        match self {
+            Template::Python | Template::C => vec![
+                format!("python3 -m venv {name}/.venv"),
+                format!("{name}/.venv/bin/pip install -r {name}/requirements.txt"),
+            ],
+            _ => Vec::new(),
         }
     }
 }
 
 /// `firebox new`
 pub fn new(args: &NewArgs) -> Result {
-    let name = args.name.as_str();
-    create(Path::new(name), &args.name, args.template)?;
+    let (name, template) = (args.name.as_str(), args.template);
+    create(Path::new(name), &args.name, template)?;
+    let mut commands = template.setup(name);
+    commands.push(format!("firebox deploy {name}"));
     output::print(&format!(
-        "{name}/ is made. Next:\n\n  firebox deploy {name}     builds and uploads it to a running \
-         server (`firebox serve`)\n\nThe function is in {name}/src/lib.rs, its settings in \
-         {name}/firebox.toml."
+        "{name}/ is made. Next:\n\n  {}\n\nThe last builds it and uploads it to a running server \
+         (`firebox serve`). The function is in {name}/{}, its settings in {name}/firebox.toml.",
+        commands.join("\n  "),
+        template.source()
     ))
 }
 
 /// Writes a project into a folder that does not exist yet.
 pub fn create(folder: &Path, name: &FunctionName, template: Template) -> Result {
-    if TAKEN.split_whitespace().any(|taken| taken == name.as_str()) {
+    if template.is_rust() && TAKEN.split_whitespace().any(|taken| taken == name.as_str()) {
         return Err(
             Failure::usage(format!("'{name}' is a word of Rust's own")).hint(
                 "choose another name; `firebox deploy --name` can still publish it as this one",
@@ -110,10 +169,15 @@ fn files(name: &FunctionName, template: Template) -> impl Iterator<Item = (PathB
         let path = path.strip_prefix(template.folder())?;
         Some((PathBuf::from(path), named(bytes, name)))
     });
-    let sdk = SDK
-        .iter()
-        .map(|(path, bytes)| (Path::new(VENDORED).join(path), bytes.to_vec()));
-    own.chain(sdk)
+    let vendored = SDK.iter().filter_map(move |(path, bytes)| {
+        let path = match template.vendored() {
+            Vendored::Sdk => Path::new(VENDORED).join(path),
+            Vendored::Wit => path.starts_with("wit/").then(|| PathBuf::from(path))?,
+            Vendored::Nothing => return None,
+        };
+        Some((path, bytes.to_vec()))
+    });
+    own.chain(vendored)
 }
 
 /// A template's file with the name in place; what is no text is left as it is.
@@ -130,7 +194,7 @@ mod tests {
 
     #[test]
     fn each_template_makes_a_project_that_stands_alone() {
-        for template in [Template::Text, Template::Tensor, Template::Model] {
+        for template in [Template::Rust, Template::Tensor, Template::Model] {
             let parent = tempfile::tempdir().unwrap();
             let folder = parent.path().join("greeter");
             create(&folder, &"greeter".parse().unwrap(), template).unwrap();
@@ -158,6 +222,29 @@ mod tests {
     }
 
     #[test]
+    fn every_template_is_whole_and_named_after_the_function() {
+        for template in Template::value_variants() {
+            let parent = tempfile::tempdir().unwrap();
+            let folder = parent.path().join("greeter");
+            create(&folder, &"greeter".parse().unwrap(), *template).unwrap();
+            let manifest = read(&folder.join("firebox.toml"));
+            let manifest = firebox_registry::Manifest::parse(&manifest).unwrap();
+            assert_eq!(manifest.name.as_str(), "greeter");
+            assert!(manifest.description.ends_with('.'));
+            for file in [template.source(), "README.md", ".gitignore"] {
+                assert!(folder.join(file).is_file(), "{template:?} has no {file}");
+            }
+            let readme = read(&folder.join("README.md"));
+            for command in template.setup("greeter") {
+                let here = command.replace("greeter/", "");
+                assert!(readme.contains(&here), "{here} is not in:\n{readme}");
+            }
+            let has_wit = folder.join("wit/function.wit").is_file();
+            assert_eq!(has_wit, matches!(template.vendored(), Vendored::Wit));
+        }
+    }
+
+    #[test]
     fn the_vendored_sdk_inherits_nothing_from_a_workspace() {
         for (path, bytes) in SDK.iter().filter(|(path, _)| path.ends_with("Cargo.toml")) {
             let text = std::str::from_utf8(bytes).unwrap();
@@ -169,7 +256,7 @@ mod tests {
     fn a_folder_that_is_there_is_left_alone() {
         let parent = tempfile::tempdir().unwrap();
         fs::write(parent.path().join("mine"), "kept").unwrap();
-        let failure = create(parent.path(), &"mine".parse().unwrap(), Template::Text).unwrap_err();
+        let failure = create(parent.path(), &"mine".parse().unwrap(), Template::Rust).unwrap_err();
         assert!(failure.what.contains("there already"), "{}", failure.what);
         assert_eq!(read(&parent.path().join("mine")), "kept");
     }
@@ -178,8 +265,9 @@ mod tests {
     fn a_word_of_rusts_own_is_no_name() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("match");
-        assert!(create(&folder, &"match".parse().unwrap(), Template::Text).is_err());
+        assert!(create(&folder, &"match".parse().unwrap(), Template::Rust).is_err());
         assert!(!folder.exists());
+        create(&folder, &"match".parse().unwrap(), Template::Python).unwrap();
     }
 
     fn read(path: &Path) -> String {

@@ -80,6 +80,10 @@ pub struct FunctionSection {
     /// out has it as [`FunctionSection::COMPONENT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<String>,
+    /// The shell command that makes the component, in a project. `firebox build` runs it there; a
+    /// bundle has no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Whether an instance may answer one request after another, with what the earlier left in its
     /// memory.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -394,6 +398,14 @@ impl Manifest {
         if let Some(function) = &self.function {
             function.check_command()?;
         }
+        let build = self
+            .function
+            .as_ref()
+            .and_then(|function| function.build.as_ref());
+        if build.is_some_and(|command| command.trim().is_empty()) {
+            let problem = "is empty: write the command that makes the component, or leave it out";
+            return Err(value("function.build", problem));
+        }
         for (name, model) in &self.models {
             check_model_name(name)?;
             if let Some(batching) = &model.batching {
@@ -537,6 +549,7 @@ const KEYS: [(&str, &[&str]); 9] = [
         "function",
         &[
             "component",
+            "build",
             "reuse",
             "load_models",
             "args",

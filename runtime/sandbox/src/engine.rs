@@ -21,10 +21,11 @@ use crate::{Pooling, SandboxConfig, SandboxError};
 const WASM_STACK: usize = 1 << 20;
 /// Stack of a fiber: the guest's, and room for host calls on top of it.
 const FIBER_STACK: usize = 2 << 20;
-/// A component made of one Rust crate has 1 memory, 1 table, and a handful of core instances.
+/// A component made of one Rust crate has 1 memory, 1 table, and a handful of core instances. One with
+/// CPython in it has 14, and one more for each native package; they cost nothing until they are made.
 const MEMORIES: u32 = 2;
 const TABLES: u32 = 4;
-const CORE_INSTANCES: u32 = 16;
+const CORE_INSTANCES: u32 = 64;
 
 /// Compiles, links and runs components. Cloning it is cheap; the clock thread
 /// ends with the last clone and the last [`Component`](crate::Component).

@@ -3,10 +3,12 @@
 
 mod error;
 mod pack;
+mod parts;
 mod unpack;
 
 pub use error::BundleError;
 pub use pack::{Packed, pack};
+pub use parts::{Part, parts};
 pub use unpack::{UnpackLimits, Unpacked, unpack};
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Making a bundle of a project: the manifest with its paths rewritten, and the files it names.
 //! The same files give the same bytes, so building twice and uploading twice makes one version.
+//!
+//! The tar is compressed in several zstd frames, one after another, which any reader of zstd takes for
+//! one stream: a large file has a frame of its own, so a bundle can be kept in pieces of which other
+//! versions have the same ones (see [`super::parts`]).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,6 +15,9 @@ use crate::{Digest, Digesting, FunctionSection, Manifest};
 
 /// The compression of zstd's own default: models hardly shrink further.
 const ZSTD_LEVEL: i32 = 3;
+
+/// A file from this size on has a frame of its own; smaller ones share.
+const OWN_FRAME: u64 = 256 << 10;
 
 /// A bundle that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +42,7 @@ pub fn pack(
     let manifest = manifest.to_toml()?;
     let written = |error| BundleError::io(Path::new("the bundle"), error);
     let output = Digesting::new(writer);
-    let encoder = zstd::Encoder::new(output, ZSTD_LEVEL).map_err(written)?;
-    let mut tar = tar::Builder::new(encoder);
+    let mut tar = tar::Builder::new(Frames::new(output).map_err(written)?);
     let mut listed = vec![(Manifest::FILE.to_owned(), manifest.len() as u64)];
     append(
         &mut tar,
@@ -49,11 +55,17 @@ pub fn pack(
         let of = |error| BundleError::io(file, error);
         let mut content = File::open(file).map_err(of)?;
         let bytes = content.metadata().map_err(of)?.len();
+        if bytes >= OWN_FRAME {
+            tar.get_mut().cut().map_err(written)?;
+        }
         append(&mut tar, name, &mut content, bytes).map_err(of)?;
+        if bytes >= OWN_FRAME {
+            tar.get_mut().cut().map_err(written)?;
+        }
         listed.push((name.clone(), bytes));
     }
-    let encoder = tar.into_inner().map_err(written)?;
-    let mut output = encoder.finish().map_err(written)?;
+    let frames = tar.into_inner().map_err(written)?;
+    let mut output = frames.finish().map_err(written)?;
     output.flush().map_err(written)?;
     let (digest, bytes) = output.finish();
     Ok(Packed {
@@ -61,6 +73,53 @@ pub fn pack(
         bytes,
         files: listed,
     })
+}
+
+/// zstd in frames.
+struct Frames<W: Write> {
+    /// None only after a cut that failed.
+    encoder: Option<zstd::Encoder<'static, W>>,
+    /// Whether the present frame holds anything.
+    begun: bool,
+}
+
+impl<W: Write> Frames<W> {
+    fn new(output: W) -> io::Result<Self> {
+        let encoder = Some(zstd::Encoder::new(output, ZSTD_LEVEL)?);
+        Ok(Frames {
+            encoder,
+            begun: false,
+        })
+    }
+
+    /// What is written next is in another frame than what was written before.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.begun {
+            let output = self.encoder.take().ok_or_else(broken)?.finish()?;
+            self.encoder = Some(zstd::Encoder::new(output, ZSTD_LEVEL)?);
+            self.begun = false;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<W> {
+        self.encoder.ok_or_else(broken)?.finish()
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("an earlier write failed")
+}
+
+impl<W: Write> Write for Frames<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begun = true;
+        self.encoder.as_mut().ok_or_else(broken)?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.as_mut().ok_or_else(broken)?.flush()
+    }
 }
 
 /// One entry that tells nothing of who made it, or when.
@@ -99,6 +158,7 @@ fn lay_out(
         let source = source.unwrap_or_else(|| project.join(FunctionSection::COMPONENT));
         layout.add("function.component", FunctionSection::COMPONENT, source)?;
         function.component = Some(FunctionSection::COMPONENT.to_owned());
+        function.build = None;
     }
     for (name, model) in &mut manifest.models {
         let key = format!("models.{name}.path");

@@ -55,9 +55,73 @@ fn project(dir: &Path) -> Manifest {
     ] {
         fs::write(dir.join(path), content).unwrap();
     }
-    let text = "name = 'net'\n[function]\n[models.net]\npath = './net.onnx'\n\
+    let text = "name = 'net'\n[function]\nbuild = 'make'\n[models.net]\npath = './net.onnx'\n\
                 [assets]\n'data/vocab.txt' = 'words.txt'\n[sample]\nbody = 'sample.json'";
     Manifest::parse(text).unwrap()
+}
+
+#[test]
+fn the_parts_of_a_bundle_make_it_up_and_a_large_file_is_one_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = project(dir.path());
+    // Hardly compressible, so that frames have several blocks.
+    let model: Vec<u8> = (0..400_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    fs::write(dir.path().join("net.onnx"), &model).unwrap();
+    let built = dir.path().join("built.wasm");
+    let pack_with = |component: &[u8]| {
+        fs::write(&built, component).unwrap();
+        let path = dir.path().join("net.firebox");
+        let file = fs::File::create(&path).unwrap();
+        pack(dir.path(), &manifest, Some(&built), file).unwrap();
+        let found = parts(&path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let mut joined = Vec::new();
+        for part in &found {
+            assert_eq!(part.offset, joined.len() as u64);
+            let piece = &bytes[joined.len()..][..usize::try_from(part.bytes).unwrap()];
+            assert_eq!(part.digest, Digest::of(piece));
+            assert!(
+                zstd::decode_all(piece).is_ok(),
+                "each part is zstd by itself"
+            );
+            joined.extend_from_slice(piece);
+        }
+        assert_eq!(joined, bytes);
+        let target = tempfile::tempdir().unwrap();
+        let limits = UnpackLimits::default();
+        let unpacked = unpack(bytes.as_slice(), &limits, target.path(), &name()).unwrap();
+        assert_eq!(fs::read(&unpacked.models["net"]).unwrap(), model);
+        found
+            .into_iter()
+            .map(|part| part.digest)
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (pack_with(b"\0asm one"), pack_with(b"\0asm another"));
+    assert_eq!((one.len(), other.len()), (3, 3));
+    assert_ne!(one[0], other[0]);
+    assert_eq!(one[1], other[1], "the model's part is the same");
+}
+
+#[test]
+fn what_has_no_frames_is_one_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("upload");
+    let plain = files(&[("firebox.toml", MANIFEST)]);
+    let packed = zstd::encode_all(plain.as_slice(), 3).unwrap();
+    let cut_off = &packed[..packed.len() - 1];
+    let lying = [
+        &packed[..],
+        &[0x28, 0xB5, 0x2F, 0xFD, 0x20, 1, 0xF9, 0xFF, 0xFF],
+    ]
+    .concat();
+    for upload in [&plain, cut_off, &lying, &b"graph"[..]] {
+        fs::write(&path, upload).unwrap();
+        let found = parts(&path).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].digest, Digest::of(upload));
+    }
 }
 
 #[test]
@@ -76,6 +140,11 @@ fn a_packed_project_comes_out_with_every_file_it_named() {
         (packed.digest, bundle.len() as u64)
     );
     assert_eq!(unpacked.manifest.models["net"].path, "models/net.onnx");
+    let function = unpacked.manifest.function.unwrap();
+    assert_eq!(
+        function.build, None,
+        "how it was built is the project's own"
+    );
     assert_eq!(fs::read(unpacked.component.unwrap()).unwrap(), b"\0asm");
     assert_eq!(fs::read(&unpacked.models["net"]).unwrap(), b"graph");
     assert_eq!(

@@ -319,10 +319,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(request) = ModelInferRequest::decode(bytes.as_slice()) {
-                if let Err(failure) = decode(request) {
-                    prop_assert_eq!(failure.status(), 400);
-                }
+            if let Ok(request) = ModelInferRequest::decode(bytes.as_slice())
+                && let Err(failure) = decode(request)
+            {
+                prop_assert_eq!(failure.status(), 400);
             }
         }
 

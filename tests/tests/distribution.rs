@@ -1,0 +1,534 @@
+//! How bundles and servers come to where they run: OCI registries, spoken to with Debian's
+//! `docker-registry` on loopback, and Kubernetes, whose manifests are held against the published schemas.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use firebox_tests::binary::{self, target, workspace};
+use firebox_tests::server::spawn;
+use firebox_tests::{Server, client, guests, onnx, toolchains};
+use serde_json::{Value, json};
+
+/// Longer than any start on a slow, busy machine.
+const START: Duration = Duration::from_secs(60);
+const WRONG_LINE: i32 = 2;
+const UNREACHABLE: i32 = 3;
+const REFUSED: i32 = 4;
+/// The password `secret`, as `htpasswd -B` writes it.
+const ACCOUNT: &str = "ada:$2b$05$bEyHgG6yU60qdg1RdX0jpumZqYQIydgZDbpOxVgv7Dt46eN/mb4VO";
+
+/// A registry on a free port of loopback, with a folder of its own; it ends with the test.
+struct Registry {
+    _process: Group,
+    host: String,
+    folder: tempfile::TempDir,
+}
+
+impl Registry {
+    /// None where no registry can be had. With `account`, it lets nobody else in.
+    async fn start(account: Option<&str>) -> Option<Registry> {
+        let program = toolchains::debian("docker-registry")?.join("usr/bin/docker-registry");
+        let folder = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = free.local_addr().unwrap().to_string();
+        let mut settings = format!(
+            "version: 0.1\nlog: {{level: warn}}\nhttp: {{addr: '{host}'}}\n\
+             storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n",
+            folder.path().join("store").display()
+        );
+        if let Some(account) = account {
+            let file = folder.path().join("accounts");
+            fs::write(&file, account).unwrap();
+            settings += &format!(
+                "auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n",
+                file.display()
+            );
+        }
+        let file = folder.path().join("registry.yml");
+        fs::write(&file, settings).unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.arg("serve").arg(file).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        drop(free);
+        let registry = Registry {
+            _process: Group::spawn(command),
+            host,
+            folder,
+        };
+        let began = Instant::now();
+        while registry.get("/v2/").await.is_none() {
+            let log = fs::read_to_string(registry.folder.path().join("log")).unwrap();
+            assert!(
+                began.elapsed() < START,
+                "the registry does not start: {log}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Some(registry)
+    }
+
+    fn address(&self, rest: &str) -> String {
+        format!("oci://{}/{rest}", self.host)
+    }
+
+    /// What it answers to a plain client: status and body; none where it doesn't.
+    async fn get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
+        client::ready();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client
+            .get(format!("http://{}{path}", self.host))
+            .header("accept", "application/vnd.oci.image.manifest.v1+json");
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        Some((status, answer.bytes().await.ok()?.to_vec()))
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await.unwrap();
+        assert_eq!(status, 200, "{path}");
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// The file in which the registry keeps a blob.
+    fn blob(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let path = format!(
+            "store/docker/registry/v2/blobs/sha256/{}/{hex}/data",
+            &hex[..2]
+        );
+        self.folder.path().join(path)
+    }
+}
+
+/// A child with all that it starts, which end with the test.
+struct Group(Child);
+
+impl Group {
+    fn spawn(mut command: Command) -> Group {
+        command.process_group(0);
+        Group(spawn(command).unwrap())
+    }
+
+    #[allow(unsafe_code, reason = "std can send no signal but SIGKILL")]
+    fn signal(&self, whom: impl Fn(libc::pid_t) -> libc::pid_t, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.0.id()).unwrap();
+        // SAFETY: `kill` takes two integers; the process is our child and was not waited for.
+        unsafe {
+            libc::kill(whom(pid), signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.signal(|pid| -pid, libc::SIGKILL);
+        }
+        drop(self.0.wait());
+    }
+}
+
+/// A project with a component, a model that is worth a layer, and an asset.
+fn project() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let manifest = "name = \"adder\"\ndescription = \"Adds.\"\n[function]\ncomponent = \"small.wasm\"\n\
+                    [models.add]\npath = \"add.onnx\"\n[assets]\n\"words.txt\" = \"words.txt\"\n";
+    fs::write(here.join("firebox.toml"), manifest).unwrap();
+    fs::write(here.join("small.wasm"), guests::small()).unwrap();
+    fs::write(here.join("add.onnx"), onnx::add_one()).unwrap();
+    fs::write(here.join("words.txt"), "one two\n").unwrap();
+    folder
+}
+
+fn firebox(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = binary::command();
+    // No account of whoever runs the tests.
+    command.current_dir(folder).env("DOCKER_CONFIG", folder);
+    command.args(arguments);
+    command
+}
+
+#[track_caller]
+fn succeeds(mut command: Command) -> Value {
+    let output = command.arg("--json").output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        complaint(&output)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[track_caller]
+fn fails(mut command: Command, code: i32, words: &[&str]) {
+    let output = command.output().unwrap();
+    let said = complaint(&output);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "'{word}' is not said in:\n{said}");
+    }
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_comes_back_byte_for_byte_and_is_deployed() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    let address = registry.address("team/adder:1");
+    let built = succeeds(firebox(here, &["build", "."]));
+    let pushed = succeeds(firebox(here, &["push", ".", &address]));
+    assert_eq!(pushed["bundle"], built["digest"]);
+    let again = succeeds(firebox(here, &["push", "adder.firebox", &address]));
+    assert_eq!(
+        again["digest"], pushed["digest"],
+        "the same bundle is the same artifact"
+    );
+    assert_eq!(again["sent_bytes"], 0, "the registry has it all");
+
+    let pulled = succeeds(firebox(here, &["pull", &address, "-o", "back.firebox"]));
+    assert_eq!(pulled["bundle"], built["digest"]);
+    let read = |name: &str| fs::read(here.join(name)).unwrap();
+    assert_eq!(read("back.firebox"), read("adder.firebox"));
+    let pinned = registry.address(&format!(
+        "team/adder@{}",
+        pushed["digest"].as_str().unwrap()
+    ));
+    let pulled = succeeds(firebox(here, &["pull", &pinned]));
+    assert_eq!(pulled["file"], "adder.firebox", "named after the function");
+
+    let server = Server::start().await;
+    let mut deploy = firebox(here, &["deploy", &address]);
+    deploy.env("FIREBOX_SERVER", server.url());
+    let version = succeeds(deploy);
+    assert_eq!(
+        (&version["function"], &version["digest"]),
+        (&json!("adder"), &built["digest"])
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_wasm_tools_find_the_component_alone_under_the_tag() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    succeeds(firebox(here, &["push", ".", &registry.address("adder:1")]));
+    let manifest = registry.json("/v2/adder/manifests/1").await;
+    assert_eq!(
+        manifest["mediaType"],
+        "application/vnd.oci.image.manifest.v1+json"
+    );
+    assert_eq!(
+        manifest["config"]["mediaType"],
+        "application/vnd.wasm.config.v0+json"
+    );
+    let layers = manifest["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 1);
+    assert_eq!(layers[0]["mediaType"], "application/wasm");
+    let blob = |digest: &Value| format!("/v2/adder/blobs/{}", digest.as_str().unwrap());
+    let (_, wasm) = registry.get(&blob(&layers[0]["digest"])).await.unwrap();
+    assert_eq!(wasm, guests::small());
+    let config = registry.json(&blob(&manifest["config"]["digest"])).await;
+    assert_eq!(
+        (&config["architecture"], &config["os"]),
+        (&json!("wasm"), &json!("wasip2"))
+    );
+    assert_eq!(config["layerDigests"], json!([layers[0]["digest"]]));
+    let exports = config["component"]["exports"].as_array().unwrap();
+    assert!(exports.contains(&json!("infer")), "{config}");
+    let bundle = registry.json("/v2/adder/manifests/1.bundle").await;
+    assert_eq!(bundle["artifactType"], "application/vnd.firebox.bundle.v1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_another_tool_pushed_is_deployed_as_it_is() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    succeeds(firebox(here, &["push", ".", &registry.address("other:1")]));
+    // The same without what Firebox adds: an artifact as `wkg` makes it.
+    let mut manifest = registry.json("/v2/other/manifests/1").await;
+    manifest.as_object_mut().unwrap().remove("annotations");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let put = client.put(format!("http://{}/v2/other/manifests/2", registry.host));
+    let put = put.header("content-type", "application/vnd.oci.image.manifest.v1+json");
+    let put = put.body(manifest.to_string()).send().await.unwrap();
+    assert_eq!(put.status().as_u16(), 201);
+    let pulled = succeeds(firebox(here, &["pull", &registry.address("other:2")]));
+    assert_eq!(pulled["file"], "other.wasm");
+    assert_eq!(fs::read(here.join("other.wasm")).unwrap(), guests::small());
+    let server = Server::start().await;
+    let mut deploy = firebox(here, &["deploy", &registry.address("other:2")]);
+    deploy.env("FIREBOX_SERVER", server.url());
+    assert_eq!(succeeds(deploy)["function"], "other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_alone_is_one_artifact_and_large_files_are_sent_once() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("adder.onnx"), onnx::add_one()).unwrap();
+    succeeds(firebox(
+        here,
+        &["push", "adder.onnx", &registry.address("adder:1")],
+    ));
+    succeeds(firebox(
+        here,
+        &["pull", &registry.address("adder:1"), "-o", "back.onnx"],
+    ));
+    assert_eq!(fs::read(here.join("back.onnx")).unwrap(), onnx::add_one());
+
+    let model = guests::model("magika", "magika.onnx");
+    fs::write(here.join("magika.onnx"), &model).unwrap();
+    let push = |description: &str, tag: &str| {
+        let manifest = format!(
+            "name = \"magika\"\ndescription = \"{description}\"\n[models.m]\npath = \"magika.onnx\"\n"
+        );
+        fs::write(here.join("firebox.toml"), manifest).unwrap();
+        let address = registry.address(&format!("magika:{tag}"));
+        let pushed = succeeds(firebox(here, &["push", ".", &address]));
+        pushed["sent_bytes"].as_u64().unwrap()
+    };
+    let (first, second) = (push("One.", "1"), push("Two.", "2"));
+    assert!(
+        first > 1 << 20 && second < 64 << 10,
+        "{first}, then {second}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_comes_from_docker_or_the_command_line() {
+    let Some(registry) = Registry::start(Some(ACCOUNT)).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    let address = registry.address("adder:1");
+    let push = ["push", ".", &address];
+    fails(
+        firebox(here, &push),
+        REFUSED,
+        &["without an account", "docker login"],
+    );
+
+    let typed = |password: &str| {
+        let mut command = firebox(here, &push);
+        command.args(["--username", "ada", "--password-stdin"]);
+        let (read, mut write) = std::io::pipe().unwrap();
+        writeln!(write, "{password}").unwrap();
+        command.stdin(read);
+        command
+    };
+    fails(typed("wrong"), REFUSED, &["the account ada"]);
+    fails(typed(""), WRONG_LINE, &["holds no password"]);
+    succeeds(typed("secret"));
+
+    let auth = "YWRhOnNlY3JldA=="; // ada:secret
+    let config = json!({"auths": {registry.host.as_str(): {"auth": auth}}});
+    fs::write(here.join("config.json"), config.to_string()).unwrap();
+    succeeds(firebox(here, &["pull", &address]));
+    fs::write(here.join("config.json"), "{").unwrap();
+    fails(
+        firebox(here, &["pull", &address]),
+        1,
+        &["config.json", "can't be had"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_or_missing_is_told_and_leaves_no_file() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    let address = registry.address("adder:1");
+    let pull = ["pull", &address, "--output", "back.firebox"];
+    fails(
+        firebox(here, &pull),
+        REFUSED,
+        &["there is nothing at", &address],
+    );
+    succeeds(firebox(here, &["push", ".", &address]));
+
+    let bundle = registry.json("/v2/adder/manifests/1.bundle").await;
+    let digest = bundle["layers"][0]["digest"].as_str().unwrap();
+    let kept = fs::read(registry.blob(digest)).unwrap();
+    let mut damaged = kept.clone();
+    damaged[kept.len() / 2] ^= 1;
+    for (content, word) in [(&damaged[..], "digest"), (&kept[..kept.len() - 1], "")] {
+        fs::write(registry.blob(digest), content).unwrap();
+        fails(firebox(here, &pull), 1, &["a layer of", word]);
+        assert!(!here.join("back.firebox").exists());
+    }
+    let longer = [&kept[..], b"more"].concat();
+    fs::write(registry.blob(digest), longer).unwrap();
+    fails(firebox(here, &pull), 1, &["longer than the manifest says"]);
+    fs::write(registry.blob(digest), kept).unwrap();
+    succeeds(firebox(here, &pull));
+}
+
+#[test]
+fn addresses_that_can_not_be_are_wrong_command_lines() {
+    let project = project();
+    let here = project.path();
+    for (address, word) in [
+        ("adder:1", "oci://"),
+        ("oci://adder:1", "names no registry"),
+        ("oci://127.0.0.1:1/Adder:1", "127.0.0.1:1/Adder"),
+    ] {
+        fails(firebox(here, &["push", ".", address]), WRONG_LINE, &[word]);
+    }
+    let digest = format!("oci://127.0.0.1:1/adder@sha256:{}", "0".repeat(64));
+    fails(
+        firebox(here, &["push", ".", &digest]),
+        WRONG_LINE,
+        &["push to a tag"],
+    );
+    let nobody = ["pull", "oci://127.0.0.1:1/adder:1"];
+    fails(
+        firebox(here, &nobody),
+        UNREACHABLE,
+        &["no registry answers"],
+    );
+}
+
+#[test]
+fn the_manifests_for_kubernetes_are_as_the_schemas_say() {
+    let Some(bin) = toolchains::pip(&["kubernetes-validate==1.37.0"]) else {
+        return;
+    };
+    let check = |files: &[PathBuf]| {
+        let mut python = Command::new(bin.join("python3"));
+        python.arg(workspace().join("tests/kubernetes/check.py"));
+        python.arg("1.37.0").args(files).output().unwrap()
+    };
+    let folder = workspace().join("examples/kubernetes");
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files
+        .filter(|path| path.extension() == Some("yaml".as_ref()))
+        .collect();
+    let output = check(&files);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", complaint(&output));
+    for kind in [
+        "ServingRuntime",
+        "InferenceService",
+        "Deployment",
+        "Service",
+        "PersistentVolumeClaim",
+    ] {
+        assert!(said.contains(&format!("{kind} in")), "{said}");
+    }
+    // That a mistake is found is half of the promise.
+    for file in &files {
+        let text = fs::read_to_string(file).unwrap();
+        let wrong = text.replacen("spec:\n", "spec:\n  replicaz: 1\n", 1);
+        let wrong_file = target().join("wrong.yaml");
+        fs::write(&wrong_file, wrong).unwrap();
+        let said = check(&[wrong_file]);
+        assert!(
+            !said.status.success(),
+            "{}",
+            String::from_utf8_lossy(&said.stdout)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_container_serves_what_lies_in_a_folder_and_stops_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models");
+    fs::create_dir(&models).unwrap();
+    fs::write(models.join("model.onnx"), onnx::add_one()).unwrap();
+    let programs = binary::firebox().parent().unwrap();
+    let script = workspace().join("examples/kubernetes/serve-models");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = free.local_addr().unwrap().to_string();
+    let start = |models: &Path| {
+        let mut command = Command::new(&script);
+        command.arg(models).arg("adder").stdin(Stdio::null());
+        command.env("PATH", toolchains::path_with(programs));
+        command.env("TMPDIR", folder.path());
+        command.env("FIREBOX_DATA", folder.path().join("data"));
+        command.env("FIREBOX_LISTEN", &host);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    drop(free);
+    let empty = start(folder.path()).status().unwrap();
+    assert_eq!(
+        empty.code(),
+        Some(1),
+        "a folder without models serves nothing"
+    );
+    let mut server = Group::spawn(start(&models));
+    let marker = folder.path().join("models-are-served");
+    let began = Instant::now();
+    while !marker.exists() {
+        assert!(began.elapsed() < START, "nothing is served");
+        assert!(
+            server.0.try_wait().unwrap().is_none(),
+            "it ended at its start"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client::ready();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    // The probe of the runtime, and a question as KServe's clients put it.
+    let ready = client.get(format!("http://{host}/v2/models/adder/ready"));
+    assert_eq!(ready.send().await.unwrap().status().as_u16(), 200);
+    let question = json!({"inputs": [
+        {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]},
+    ]});
+    let asked = client.post(format!("http://{host}/v2/models/adder/infer"));
+    let answer: Value = asked
+        .json(&question)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(answer["outputs"][0]["data"], json!([2.0, 3.0]));
+
+    // To the script alone, as a container's runtime does.
+    server.signal(|pid| pid, libc::SIGTERM);
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = server.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(began.elapsed() < START, "it does not stop");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(status.success(), "{status}");
+}

@@ -1,0 +1,201 @@
+//! Functions in other languages than Rust, and every template of `firebox new`: built by `firebox
+//! build`, deployed and called. A test is skipped, with the reason printed, only where its toolchain
+//! can't be had.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use firebox_tests::binary::{self, target, workspace};
+use firebox_tests::client::send;
+use firebox_tests::{Server, guests, toolchains};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+const ZIG: &str = "ziglang==0.16.0";
+
+/// Builds a project with the programs of `path`, and brings its bundle.
+#[track_caller]
+fn build(project: &Path, path: &str) -> Vec<u8> {
+    let name = project.file_name().unwrap().to_string_lossy();
+    std::fs::create_dir_all(target().join("guests")).unwrap();
+    let bundle = target().join(format!("guests/{name}.firebox"));
+    let mut command = binary::command();
+    command.env("PATH", path).arg("build").arg(project);
+    succeeds(command.arg("--output").arg(&bundle));
+    std::fs::read(bundle).unwrap()
+}
+
+#[track_caller]
+fn succeeds(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}:\n{said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A new project of a template in a folder of its own; what `firebox new` printed.
+fn new_project(template: &str) -> (tempfile::TempDir, PathBuf, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = binary::command();
+    command.current_dir(folder.path());
+    let printed = succeeds(command.args(["new", "greeter", "--template", template]));
+    let project = folder.path().join("greeter");
+    (folder, project, printed)
+}
+
+/// Calls a function with a raw body.
+async fn call(server: &Server, function: &str, content_type: &str, body: &[u8]) -> Value {
+    let request = server.request(Method::POST, &format!("/v1/functions/{function}/invoke"));
+    let request = request.header("content-type", content_type);
+    send(request.body(body.to_vec())).await.expect(200).json()
+}
+
+/// The same with a sample of an example.
+async fn call_with_sample(server: &Server, example: &str, sample: &str, kind: &str) -> Value {
+    let path = workspace().join(format!("examples/{example}/samples/{sample}"));
+    call(server, example, kind, &std::fs::read(path).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_cleans_what_was_pasted_and_asks_the_model() {
+    let Some(bin) = toolchains::pip(&[COMPONENTIZE_PY]) else {
+        return;
+    };
+    guests::model("magika", "magika.onnx");
+    let project = workspace().join("examples/python-snippet");
+    let server = Server::start().await;
+    let version = deploy(&server, &project, &toolchains::path_with(&bin));
+    assert_eq!(version["signature"]["inputs"][0]["name"], "body");
+    for (sample, language) in [
+        ("chat.md", "rust"),
+        ("page.html", "sql"),
+        ("session.txt", "python"),
+    ] {
+        let answer = call_with_sample(&server, "python-snippet", sample, "text/plain").await;
+        assert_eq!(answer["language"], language, "{sample}: {answer}");
+        assert_eq!(answer["guesses"].as_array().unwrap().len(), 3);
+    }
+    let request = server.request(Method::POST, "/v1/functions/python-snippet/invoke");
+    let empty = send(request.body("```\n```")).await;
+    empty.refused(400, &["bytes of code"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn javascript_takes_and_gives_json() {
+    let Some(path) = toolchains::npm() else {
+        return;
+    };
+    let project = workspace().join("examples/javascript-redact");
+    let server = Server::start().await;
+    deploy(&server, &project, &path);
+    let answer = call_with_sample(
+        &server,
+        "javascript-redact",
+        "tickets.json",
+        "application/json",
+    )
+    .await;
+    assert_eq!(answer["texts"][0], "Please call me back on [phone].");
+    assert_eq!(answer["found"], json!({"phone": 1, "card": 1, "email": 1}));
+    let request = server.request(Method::POST, "/v1/functions/javascript-redact/invoke");
+    let unknown = send(request.body(r#"{"texts": [], "kinds": ["name"]}"#)).await;
+    unknown.refused(400, &["there is no kind", "email"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_template_builds_and_answers() {
+    let Some(bin) = toolchains::pip(&[COMPONENTIZE_PY]) else {
+        return;
+    };
+    let (_folder, project, printed) = new_project("python");
+    assert!(
+        printed.contains("pip install -r greeter/requirements.txt"),
+        "{printed}"
+    );
+    let wanted = std::fs::read_to_string(project.join("requirements.txt")).unwrap();
+    assert_eq!(
+        wanted.trim(),
+        COMPONENTIZE_PY,
+        "what is tested is what is told"
+    );
+    // In place of the printed commands, which would bring the same once more.
+    std::os::unix::fs::symlink(bin.parent().unwrap(), project.join(".venv")).unwrap();
+    answers_with_statistics(&project).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_javascript_template_builds_and_answers() {
+    let Some(path) = toolchains::npm() else {
+        return;
+    };
+    let (_folder, project, _) = new_project("js");
+    let server = Server::start().await;
+    deploy(&server, &project, &path);
+    check_statistics(&server).await;
+}
+
+/// Deploys a project as its author would: the client waits for as long as a large component takes.
+#[track_caller]
+fn deploy(server: &Server, project: &Path, path: &str) -> Value {
+    let mut command = binary::command();
+    command
+        .env("PATH", path)
+        .env("FIREBOX_SERVER", server.url());
+    let answer = succeeds(command.arg("deploy").arg(project).arg("--json"));
+    serde_json::from_str(&answer).unwrap()
+}
+
+async fn answers_with_statistics(project: &Path) {
+    let server = Server::start().await;
+    deploy(&server, project, &std::env::var("PATH").unwrap());
+    check_statistics(&server).await;
+}
+
+async fn check_statistics(server: &Server) {
+    let text = "To be, or not to be:\nthat is the question.\n".as_bytes();
+    let answer = call(server, "greeter", "text/plain", text).await;
+    assert_eq!(
+        (&answer["lines"], &answer["words"]),
+        (&json!(2), &json!(10))
+    );
+    assert_eq!(
+        answer["most_frequent"][0],
+        json!({"word": "to", "count": 2})
+    );
+    let request = server.request(Method::POST, "/v1/functions/greeter/invoke");
+    let binary = send(request.body(vec![0xFF, 0xFE])).await;
+    binary.refused(400, &["UTF-8"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_c_template_builds() {
+    let Some(bin) = toolchains::pip(&[ZIG]) else {
+        return;
+    };
+    let (_folder, project, printed) = new_project("c");
+    assert!(
+        printed.contains("pip install -r greeter/requirements.txt"),
+        "{printed}"
+    );
+    let wanted = std::fs::read_to_string(project.join("requirements.txt")).unwrap();
+    assert_eq!(wanted.trim(), ZIG, "what is tested is what is told");
+    std::os::unix::fs::symlink(bin.parent().unwrap(), project.join(".venv")).unwrap();
+    let bundle = build(&project, &std::env::var("PATH").unwrap());
+    assert!(guests::component_of(&bundle).starts_with(b"\0asm\x01\0\0\0"));
+}
+
+#[test]
+fn the_http_template_builds() {
+    let (_folder, project, _) = new_project("http");
+    let bundle = build(&project, &std::env::var("PATH").unwrap());
+    assert!(guests::component_of(&bundle).starts_with(b"\0asm\x0d\0\x01\0"));
+}
