@@ -4,6 +4,8 @@
 `WitWorld` is what the host calls; the interface is `wit/function.wit`.
 """
 
+# Python would look for it when it decodes; the files of its library are not there any more then.
+import encodings.utf_8_sig  # noqa: F401
 import json
 import struct
 

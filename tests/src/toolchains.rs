@@ -12,6 +12,12 @@ pub fn pip(packages: &[&str]) -> Option<PathBuf> {
     let venv = target().join("venv");
     let bin = venv.join("bin");
     let python = bin.join("python3");
+    let names = packages.join(" ");
+    let names = names.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let done = venv.join(format!("has-{names}"));
+    if done.exists() {
+        return Some(bin);
+    }
     if !python.exists() {
         let mut command = Command::new("python3");
         had("a Python venv", command.args(["-m", "venv"]).arg(&venv))?;
@@ -25,6 +31,7 @@ pub fn pip(packages: &[&str]) -> Option<PathBuf> {
         "--disable-pip-version-check",
     ]);
     had(&packages.join(", "), command.args(packages))?;
+    std::fs::write(done, "").expect("the environment can be marked");
     Some(bin)
 }
 

@@ -90,9 +90,13 @@ async fn unloading_a_model_gives_its_memory_back() {
         // The version is cold at once; its memory follows on a thread of its own.
         let began = Instant::now();
         let mut cold = server.resident_bytes();
-        while cold + weights / 2 >= busy && began.elapsed() < Duration::from_secs(5) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            cold = server.resident_bytes();
+        let mut before = u64::MAX;
+        // Until it is less, and is getting no less any more.
+        while (cold + weights / 2 >= busy || cold < before)
+            && began.elapsed() < Duration::from_secs(5)
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (before, cold) = (cold, server.resident_bytes());
         }
         idle.push(cold);
         assert!(

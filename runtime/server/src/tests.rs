@@ -23,6 +23,8 @@ struct Running {
 
 impl Running {
     async fn start(data: &Path, set: impl FnOnce(&mut Config)) -> Self {
+        // No client can be made before its cryptography is chosen.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let mut config = Config::new(data);
         config.listen.set_port(0);
         config.max_instances = 4;

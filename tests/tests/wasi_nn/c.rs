@@ -1,47 +1,18 @@
 //! `examples/c-file-type`: a program in C, by a compiler from the package index.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use firebox_tests::binary::{self, target, workspace};
+use firebox_tests::binary::workspace;
+use firebox_tests::toolchains;
 
 use super::*;
 
-/// The folder of a Python that has zig, which brings clang and wasi-libc; shared by all tests. None,
-/// with the reason printed, where it can't be installed.
-fn zig() -> Option<PathBuf> {
-    let _one_at_a_time = binary::lock("zig");
-    let folder = target().join("zig");
-    let bin = folder.join("bin");
-    let has_it = |bin: &Path| {
-        let zig = Command::new(bin.join("python3"))
-            .args(["-m", "ziglang", "version"])
-            .output();
-        zig.is_ok_and(|output| output.status.success())
-    };
-    if has_it(&bin) {
-        return Some(bin);
-    }
-    let made = Command::new("python3")
-        .args(["-m", "venv"])
-        .arg(&folder)
-        .output();
-    let pip = |_| {
-        let mut pip = Command::new(bin.join("python3"));
-        pip.args(["-m", "pip", "install", "--quiet", "ziglang>=0.14"])
-            .output()
-    };
-    let installed = made.and_then(pip);
-    if has_it(&bin) {
-        return Some(bin);
-    }
-    println!("SKIPPED: no compiler for C, as ziglang can't be installed: {installed:?}");
-    None
-}
-
 #[tokio::test]
 async fn the_example_in_c_tells_what_files_are() {
-    let Some(bin) = zig() else { return };
+    // It brings clang and wasi-libc.
+    let Some(bin) = toolchains::pip(&["ziglang==0.16.0"]) else {
+        return;
+    };
     guests::model("magika", "magika.onnx");
     let project = workspace().join("examples/c-file-type");
     let compiled = Command::new("sh")

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use firebox_tests::client::send;
+use reqwest::Method;
 use serde_json::json;
 
 use super::*;
@@ -141,7 +143,17 @@ async fn a_command_survives_a_restart_of_the_server() {
 #[tokio::test]
 async fn a_job_runs_a_command_for_each_item() {
     let server = server_with("classic").await;
-    let id = server.submitted("probe/jobs", "args\nexit 3\nargs\n").await;
+    // Files of a form: a line of a job has to be JSON.
+    let mut form = String::new();
+    for (at, script) in ["args", "exit 3", "args"].iter().enumerate() {
+        let head = format!("content-disposition: form-data; name=\"file\"; filename=\"{at}\"");
+        form += &format!("--cut\r\n{head}\r\n\r\n{script}\r\n");
+    }
+    let request = server
+        .request(Method::POST, "/v1/functions/probe/jobs")
+        .header("content-type", "multipart/form-data; boundary=cut");
+    let answer = send(request.body(form + "--cut--\r\n")).await.expect(202);
+    let id = answer.json()["job"].as_str().unwrap().to_owned();
     let job = server.job_done(&id).await;
     assert_eq!((&job["succeeded"], &job["failed"]), (&json!(2), &json!(1)));
     let results = server.results(&id).await;

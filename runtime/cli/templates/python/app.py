@@ -4,6 +4,8 @@
 to have an editor know them: `componentize-py --wit-path wit --world function bindings .`
 """
 
+# `Counter` would look for it when it is asked; the files of Python's library are not there any more then.
+import heapq  # noqa: F401
 import json
 import re
 from collections import Counter
