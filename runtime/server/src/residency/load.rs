@@ -50,6 +50,9 @@ pub(super) fn fly<T: Clone + Send + Sync + 'static>(
     landed.boxed().shared()
 }
 
+/// Who asks for room where a bundle is checked.
+const UPLOAD: &str = "the upload";
+
 /// Where a model computes, and how finely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -81,6 +84,16 @@ pub(super) struct ModelFile {
     pub(super) source: Source,
 }
 
+impl ModelFile {
+    fn of((file, place, path): (StoredFile, Place, Locate)) -> Self {
+        Self {
+            key: (file.digest, place),
+            bytes: file.bytes,
+            source: Source::File(path),
+        }
+    }
+}
+
 /// A model that somebody has or loads.
 pub(super) enum Pooled {
     Loading(Flight<Arc<Loaded>>),
@@ -104,6 +117,11 @@ impl Taken {
             Self::Coming(flight) => flight.clone().await,
         }
     }
+}
+
+/// Room was taken, and then nothing was found in it.
+pub(super) fn forgotten() -> Failure {
+    Failure::Internal("a model was forgotten".into())
 }
 
 impl Residency {
@@ -141,6 +159,8 @@ impl Residency {
             patience: Patience::Slot(&version.slot),
         };
         let granted = self.room(&needs, &claim).await?;
+        let models = needs.models.iter().map(|file| granted.model(file));
+        let models = models.collect::<Result<Vec<_>, _>>()?;
         let started = Instant::now();
         let code = async {
             let kept = version.slot.lock().code.clone();
@@ -153,13 +173,9 @@ impl Residency {
             }
             Ok(code)
         };
-        let names = version.record.models.keys().zip(&needs.models);
-        let models = names.map(|(name, file)| {
-            let taken = granted.models.get(&file.key);
-            async move {
-                let taken = taken.ok_or_else(|| Failure::Internal("a model was forgotten".into()));
-                Ok::<_, Failure>((name.clone(), taken?.landed().await?))
-            }
+        let names = version.record.models.keys().zip(&models);
+        let models = names.map(|(name, taken)| async move {
+            Ok::<_, Failure>((name.clone(), taken.landed().await?))
         });
         let (code, models) = try_join(code, try_join_all(models)).await?;
         let warm = Arc::new(Warm::new(code, models.into_iter().collect()));
@@ -227,50 +243,47 @@ impl Residency {
         files: Vec<(StoredFile, Place, Locate)>,
         patience: Duration,
     ) -> Result<Vec<Taken>, Failure> {
-        let models = files.into_iter().map(|(file, place, path)| ModelFile {
-            key: (file.digest, place),
-            bytes: file.bytes,
-            source: Source::File(path),
-        });
-        let needs = Needs {
-            models: models.collect(),
-            code: 0,
-        };
-        let claim = Claim {
-            name: "the upload".into(),
-            urgent: false,
-            patience: Patience::lasting(patience),
-        };
-        let granted = self.room(&needs, &claim).await?;
-        let taken = needs.models.iter().map(|file| {
-            let taken = granted.models.get(&file.key).cloned();
-            taken.ok_or_else(|| Failure::Internal("a model was forgotten".into()))
-        });
-        taken.collect()
+        let models = files.into_iter().map(ModelFile::of).collect();
+        self.taken(models, UPLOAD, patience).await
     }
 
-    /// One model, for somebody who waits no longer than `patience` for room in memory.
-    pub(super) async fn single(
+    /// One of these, loaded.
+    pub async fn model(
         &self,
-        file: ModelFile,
-        name: &str,
+        file: (StoredFile, Place, Locate),
         patience: Duration,
     ) -> Result<Arc<Loaded>, Failure> {
-        let key = file.key;
-        let needs = Needs {
-            models: vec![file],
-            code: 0,
-        };
+        self.single(ModelFile::of(file), UPLOAD, patience).await
+    }
+
+    /// The same of any models, for whoever `name` is.
+    pub(super) async fn taken(
+        &self,
+        models: Vec<ModelFile>,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Vec<Taken>, Failure> {
+        let needs = Needs { models, code: 0 };
         let claim = Claim {
             name: name.into(),
             urgent: false,
             patience: Patience::lasting(patience),
         };
         let granted = self.room(&needs, &claim).await?;
-        match granted.models.get(&key) {
-            Some(taken) => taken.landed().await,
-            None => Err(Failure::Internal("a model was forgotten".into())),
-        }
+        let models = needs.models.iter();
+        models.map(|file| granted.model(file)).collect()
+    }
+
+    /// The same of one.
+    pub(super) async fn single(
+        &self,
+        model: ModelFile,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, Failure> {
+        let mut taken = self.taken(vec![model], name, patience).await?;
+        let taken = taken.pop().ok_or_else(forgotten)?;
+        taken.landed().await
     }
 
     /// Begins to load a model into the room that was taken for it. The caller puts the flight into

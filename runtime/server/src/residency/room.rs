@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::Residency;
 use super::budget::{Amount, Reservation, charge, victims};
-use super::load::{ModelFile, ModelKey, Pooled, Taken};
+use super::load::{ModelFile, ModelKey, Pooled, Taken, forgotten};
 use super::state::{Cause, Dropped, Slot, now};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
@@ -99,6 +99,13 @@ impl Drop for Waiting<'_> {
 pub(super) struct Granted {
     pub(super) models: HashMap<ModelKey, Taken>,
     pub(super) code: Reservation,
+}
+
+impl Granted {
+    /// That of a file that room was taken for.
+    pub(super) fn model(&self, file: &ModelFile) -> Result<Taken, Failure> {
+        self.models.get(&file.key).cloned().ok_or_else(forgotten)
+    }
 }
 
 impl Residency {

@@ -176,12 +176,8 @@ pub(super) async fn deviation(
         ..place
     };
     let off = async {
-        let exact = vec![file(folder, path, exact).await?];
-        let exact = app.residency.models(exact, ROOM_WAIT).await?;
-        let Some(exact) = exact.first() else {
-            return Err(Failure::Internal("a model was forgotten".into()));
-        };
-        let exact = exact.landed().await?;
+        let exact = file(folder, path, exact).await?;
+        let exact = app.residency.model(exact, ROOM_WAIT).await?;
         let expected = answer(app, new, name, &exact, run.inputs.clone()).await?;
         let found = answer(app, new, name, loaded, run.inputs).await?;
         blocking(move || {
