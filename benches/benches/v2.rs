@@ -1,6 +1,7 @@
 //! An inference with 1 MB of floats by the Open Inference Protocol, as JSON and as bytes, over HTTP:
-//! of a model that gives as much back, and of one that gives eight numbers back. One caller, one kept
-//! connection, in turns; requests are made beforehand, and answers are read and not decoded.
+//! of a model that gives as much back, of one that gives eight numbers back, and of a real one that
+//! looks at two pictures. One caller, one kept connection, in turns; requests are made beforehand, and
+//! answers are read and not decoded.
 
 #![allow(
     clippy::indexing_slicing,
@@ -11,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use firebox_benches::{Series, Spread};
-use firebox_tests::{Bundle, Server, onnx};
+use firebox_tests::{Bundle, Server, guests, onnx};
 use reqwest::{Client, Method, Request};
 use serde_json::json;
 
@@ -27,10 +28,17 @@ async fn main() {
     server.deploy("adder", &adder).await;
     let ranker = Bundle::of_model(onnx::ranker(&[FLOATS, 8]));
     server.deploy("ranker", &ranker).await;
+    let pages = Bundle::of_model(guests::model("orientation", "orientation.onnx"));
+    server.deploy("pages", &pages).await;
     let client = Client::builder().no_proxy().build().unwrap();
     for (function, shape, what) in [
         ("adder", vec![FLOATS], "1 MiB in, 1 MiB out"),
         ("ranker", vec![1, FLOATS], "1 MiB in, 8 numbers out"),
+        (
+            "pages",
+            vec![2, 3, 224, 224],
+            "two pictures (1.15 MiB) in, 8 numbers out, of the model of page-orientation",
+        ),
     ] {
         let (json, bytes) = requests(&server, function, &shape);
         let mut rounds: [Vec<Series>; 2] = Default::default();
@@ -59,7 +67,7 @@ async fn main() {
 fn requests(server: &Server, function: &str, shape: &[usize]) -> (Request, Request) {
     // Numbers of 24 random bits between -1 and 1 have all the digits that an f32 can need.
     let mut state = 1_u64;
-    let values: Vec<f32> = (0..FLOATS)
+    let values: Vec<f32> = (0..shape.iter().product())
         .map(|_| {
             // Knuth's constants for a linear congruential generator (MMIX).
             state = state
@@ -73,7 +81,7 @@ fn requests(server: &Server, function: &str, shape: &[usize]) -> (Request, Reque
     let json = json!({ "inputs": [input] }).to_string();
     let json = server.request(Method::POST, &path).body(json);
     let input = json!({"name": "x", "datatype": "FP32", "shape": shape,
-        "parameters": {"binary_data_size": FLOATS * 4}});
+        "parameters": {"binary_data_size": values.len() * 4}});
     let head = json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
     let raw: Vec<u8> = values
         .iter()

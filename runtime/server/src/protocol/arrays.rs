@@ -1,7 +1,8 @@
 //! Tensor elements as JSON arrays, flat or nested, both ways.
 //!
 //! Reading is one pass over the text ([`read`]): it checks its form, finds elements and nesting, and
-//! takes each number straight from its digits to the tensor's bytes ([`number`]).
+//! takes each number straight from its digits to the tensor's bytes ([`number`]). Long rows are read and
+//! written by several threads ([`slices`]).
 //!
 //! JSON has no NaN and no infinities. They are written, and read, as the strings
 //! `"NaN"`, `"Infinity"` and `"-Infinity"`, as the JSON mapping of Protocol
@@ -9,6 +10,7 @@
 
 mod number;
 mod read;
+mod slices;
 mod write;
 
 use std::fmt::Write as _;

@@ -1,10 +1,14 @@
-//! JSON arrays read into elements, in one pass that checks their form.
+//! JSON arrays read into elements, in one pass that checks their form. A long row is read in
+//! [slices](super::slices); where one of them is not as it should be, the pass goes over the row again
+//! and says what is wrong.
 
 use firebox_engine::DType;
 use half::{bf16, f16};
 
+use memchr::{memchr, memchr2};
+
 use super::number::Number;
-use super::{ArrayError, MAX_RANK};
+use super::{ArrayError, MAX_RANK, slices};
 
 /// What an array holds.
 pub struct Elements {
@@ -119,7 +123,7 @@ fn scan(
     json: &str,
     dtype: DType,
     capacity: usize,
-    push: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>,
+    push: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize> + Sync,
 ) -> Result<Elements, ArrayError> {
     let bytes = json.as_bytes();
     let mut data = Vec::with_capacity(capacity);
@@ -127,13 +131,14 @@ fn scan(
     let (mut at, mut count) = (0, 0);
     // Whether a value may come, and whether a row may end.
     let (mut value_next, mut may_close) = (true, false);
+    let mut row_begins = false;
     while let Some(&byte) = bytes.get(at) {
         let in_row = nesting.depth() > 0;
         match byte {
             b' ' | b'\n' | b'\r' | b'\t' => {}
             b'[' if value_next => {
                 nesting.open(count)?;
-                may_close = true;
+                (may_close, row_begins) = (true, true);
             }
             b']' if may_close && in_row => {
                 nesting.close(count)?;
@@ -150,6 +155,16 @@ fn scan(
             _ => {
                 nesting.element(count)?;
                 (value_next, may_close) = (false, true);
+                let whole_row = std::mem::take(&mut row_begins) && dtype.size().is_some();
+                if whole_row && let Some(row) = long_row(bytes.get(at..).unwrap_or_default()) {
+                    let per_byte = capacity as f64 / json.len() as f64;
+                    if let Some(items) = in_slices(row, per_byte, &push, &mut data) {
+                        nesting.count_items(items - 1);
+                        count += items;
+                        at += row.len();
+                        continue;
+                    }
+                }
                 // Elements follow each other: this is where the time goes.
                 let mut further = 0;
                 loop {
@@ -187,6 +202,70 @@ fn scan(
         count,
         data,
     })
+}
+
+/// The elements at the front up to the end of their row, where they are worth several threads.
+fn long_row(rest: &[u8]) -> Option<&[u8]> {
+    if slices::count(rest.len()) == 1 {
+        return None;
+    }
+    let row = rest.get(..memchr2(b'[', b']', rest)?)?;
+    (slices::count(row.len()) > 1).then_some(row)
+}
+
+/// Reads the elements of a row, of which each byte of JSON gives `per_byte` many bytes, and says how
+/// many they were; none where something is wrong with any of them.
+fn in_slices(
+    row: &[u8],
+    per_byte: f64,
+    push: &(impl Fn(&[u8], &mut Vec<u8>) -> Option<usize> + Sync),
+    data: &mut Vec<u8>,
+) -> Option<usize> {
+    let parts = slices::map(cut(row), |slice| {
+        let mut data = Vec::with_capacity((slice.len() as f64 * per_byte) as usize + 64);
+        let (mut at, mut items) = (0, 0);
+        loop {
+            at += blanks(slice, at);
+            at += push(slice.get(at..)?, &mut data)?;
+            at += blanks(slice, at);
+            items += 1;
+            match slice.get(at) {
+                Some(b',') => at += 1,
+                Some(_) => return None,
+                None => return Some((data, items)),
+            }
+        }
+    });
+    let parts: Vec<_> = parts.into_iter().collect::<Option<_>>()?;
+    data.reserve(parts.iter().map(|(part, _)| part.len()).sum());
+    for (part, _) in &parts {
+        data.extend_from_slice(part);
+    }
+    Some(parts.iter().map(|(_, items)| items).sum())
+}
+
+/// Cuts a row at commas into slices of about one length.
+fn cut(row: &[u8]) -> Vec<&[u8]> {
+    let count = slices::count(row.len());
+    let (mut slices, mut rest) = (Vec::with_capacity(count), row);
+    for left in (2..=count).rev() {
+        let near = rest.len() / left;
+        let comma = rest.get(near..).and_then(|rest| memchr(b',', rest));
+        let Some((slice, [_, behind @ ..])) = comma.map(|comma| rest.split_at(near + comma)) else {
+            break;
+        };
+        slices.push(slice);
+        rest = behind;
+    }
+    slices.push(rest);
+    slices
+}
+
+/// How many blanks stand at a place.
+fn blanks(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default().iter();
+    let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    rest.take_while(blank).count()
 }
 
 /// Whether an element can end before this byte.

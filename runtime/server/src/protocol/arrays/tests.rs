@@ -139,3 +139,59 @@ fn whole_floats_pass_as_integers_and_bytes_must_be_text() {
     let blob = Tensor::from_blob(&[0xff]).unwrap();
     assert_eq!(write_nested(&mut Vec::new(), &blob), Err(NotText { at: 0 }));
 }
+
+#[test]
+fn a_long_row_is_written_and_read_as_short_ones_are() {
+    let values: Vec<f32> = (0..200_000).map(|n| (n as f32).sin() * 1e3).collect();
+    let long = Tensor::from_f32(vec![values.len()], &values).unwrap();
+    let json = text(&long);
+    assert!(json.len() > 2 * slices::SLICE);
+    let short: Vec<String> = values
+        .chunks(1000)
+        .map(|values| text(&Tensor::from_f32(vec![values.len()], values).unwrap()))
+        .map(|row| row[1..row.len() - 1].to_owned())
+        .collect();
+    assert!(json == format!("[{}]", short.join(",")));
+    for json in [
+        json.clone(),
+        format!("[ {} ]", short.join(" ,\n\t ")),
+        json.replace(',', ", "),
+    ] {
+        assert!(nested(&json, DType::F32).unwrap() == long);
+    }
+    let rows = nested(&format!("[{json},{json}]"), DType::F32).unwrap();
+    assert_eq!(rows.shape(), [2, values.len()]);
+    assert!(rows.data()[..long.data().len()] == long.data()[..]);
+    assert!(rows.data()[long.data().len()..] == long.data()[..]);
+}
+
+#[test]
+fn what_is_wrong_in_a_long_row_is_found_where_it_is() {
+    let good = vec!["0.25"; 200_000];
+    let read = |row: &[&str], end: &str| nested(&format!("[{}{end}", row.join(",")), DType::F32);
+    for at in [0, 1, 99_999, 100_000, 199_999] {
+        let mut row = good.clone();
+        row[at] = "1e39";
+        assert!(
+            matches!(read(&row, "]"), Err(ArrayError::Element { at: found, .. }) if found == at)
+        );
+        row[at] = "[1]";
+        assert!(matches!(read(&row, "]"), Err(ArrayError::Ragged { at: found }) if found == at));
+        row[at] = "\"NaN\"";
+        let tensor = read(&row, "]").unwrap().to_f32().unwrap();
+        assert_eq!(tensor.iter().position(|value| value.is_nan()), Some(at));
+        row[at] = "";
+        assert!(read(&row, "]").is_err());
+    }
+    assert!(matches!(
+        read(&good, ",]"),
+        Err(ArrayError::Malformed { .. })
+    ));
+    assert!(matches!(read(&good, ""), Err(ArrayError::BreaksOff { .. })));
+    // What strings hold divides nothing.
+    let words = vec![r#""a,b]""#; 100_000];
+    let blobs = nested(&format!("[{}]", words.join(",")), DType::Bytes).unwrap();
+    assert!(
+        blobs.len() == words.len() && blobs.blobs().iter().all(|blob| blob.as_ref() == b"a,b]")
+    );
+}

@@ -3,6 +3,11 @@
 use firebox_engine::{DType, Tensor};
 use half::{bf16, f16};
 
+use super::slices;
+
+/// Bytes of JSON that a number takes, roughly.
+const NUMBER: usize = 12;
+
 /// The most brackets that are written for a tensor without elements.
 const MAX_EMPTY: usize = 1 << 16;
 
@@ -32,10 +37,14 @@ fn write(out: &mut Vec<u8>, shape: &[usize], tensor: &Tensor) -> Result<(), NotT
     macro_rules! rows {
         ($ty:ty, $write:expr) => {{
             let (chunks, _) = tensor.data().as_chunks::<{ size_of::<$ty>() }>();
-            let mut values = chunks.iter().map(|chunk| <$ty>::from_le_bytes(*chunk));
-            rows(out, shape, &mut |out| {
-                values.next().map(|value| $write(out, value))
-            });
+            let one = |out: &mut Vec<u8>, chunk: &_| $write(out, <$ty>::from_le_bytes(*chunk));
+            let mut values = chunks.iter();
+            match shape {
+                [_] => row(out, chunks, one),
+                _ => rows(out, shape, &mut |out| {
+                    values.next().map(|chunk| one(out, chunk))
+                }),
+            }
         }};
     }
     match tensor.dtype() {
@@ -71,6 +80,37 @@ fn write(out: &mut Vec<u8>, shape: &[usize], tensor: &Tensor) -> Result<(), NotT
         }
     }
     Ok(())
+}
+
+/// Writes one row of `elements`, in [slices] where there are many.
+fn row<E: Sync>(out: &mut Vec<u8>, elements: &[E], one: impl Fn(&mut Vec<u8>, &E) + Sync) {
+    let items = |out: &mut Vec<u8>, elements: &[E]| {
+        for (at, element) in elements.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            one(out, element);
+        }
+    };
+    out.push(b'[');
+    match slices::count(elements.len().saturating_mul(NUMBER)) {
+        1 => items(out, elements),
+        count => {
+            let slices = elements.chunks(elements.len().div_ceil(count));
+            let parts = slices::map(slices, |slice| {
+                let mut part = Vec::with_capacity(slice.len() * NUMBER);
+                items(&mut part, slice);
+                part
+            });
+            for (at, part) in parts.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(part);
+            }
+        }
+    }
+    out.push(b']');
 }
 
 /// Writes brackets for `shape`, calling `element` where one stands.
