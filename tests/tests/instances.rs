@@ -87,6 +87,29 @@ async fn state_goes_from_request_to_request_where_it_is_asked_for_and_never_furt
 }
 
 #[tokio::test]
+async fn the_next_instance_is_made_behind_an_answer_and_goes_with_its_version() {
+    let server = Server::start().await;
+    let bundle = probe("[scaling]\nkeep_alive = \"1s\"\n");
+    server.deploy("plain", &bundle).await;
+    for _ in 0..5 {
+        assert_eq!(count(&server, "plain").await, "1");
+    }
+    let spares = || server.metric("firebox_instances_spare", &[]);
+    assert!(spares().await >= 1.0);
+    let began = std::time::Instant::now();
+    while spares().await > 0.0 {
+        assert!(began.elapsed().as_secs() < 10, "the version stays warm");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(count(&server, "plain").await, "1");
+
+    let without = Server::start_with(&["--spare-instances", "0"]).await;
+    without.deploy("plain", &bundle).await;
+    assert_eq!(count(&without, "plain").await, "1");
+    assert_eq!(without.metric("firebox_instances_spare", &[]).await, 0.0);
+}
+
+#[tokio::test]
 async fn no_more_instances_are_kept_than_the_server_allows() {
     let server = Server::start_with(&["--idle-instances", "0"]).await;
     server.deploy("reused", &probe("reuse = true\n")).await;

@@ -47,7 +47,8 @@ pub struct Response {
 pub struct Usage {
     /// From the call to the answer.
     pub total: Duration,
-    /// On a thread, making the instance and computing in it; without waiting and models.
+    /// On a thread, making the instance, unless it was there, and computing in it; without waiting
+    /// and models.
     pub guest: Duration,
     /// From asking models to their answers, queueing included.
     pub compute: Duration,

@@ -15,6 +15,7 @@ use crate::engine::Inner;
 use crate::limits::MemoryCap;
 use crate::nn::Nn;
 use crate::reuse::{Idle, Kept};
+use crate::spare::{Spare, SparesOf};
 use crate::state::{Grants, State};
 use crate::{
     Context, CpuMeter, InvokeError, Limits, LinkError, Request, Response, Sandbox, Usage, convert,
@@ -27,6 +28,7 @@ pub struct Component {
     pre: FunctionPre<State>,
     snapshot: bool,
     idle: Idle,
+    spares: Arc<SparesOf>,
 }
 
 impl Sandbox {
@@ -55,6 +57,7 @@ impl Sandbox {
             pre,
             snapshot,
             idle: Idle::new(self.inner.idle.clone()),
+            spares: Arc::new(SparesOf::new(self.inner.spares.clone())),
         })
     }
 }
@@ -90,6 +93,9 @@ impl Component {
     /// before, if one is idle, and it is kept for a next call; but never one that was stopped, or
     /// that was refused memory or a tensor.
     ///
+    /// Where [`SandboxConfig::spares`](crate::SandboxConfig::spares) leave room, the instance goes
+    /// behind the answer, in a task of the runtime's, and the next one is made then.
+    ///
     /// # Errors
     /// See [`InvokeError`].
     pub async fn invoke(
@@ -98,17 +104,20 @@ impl Component {
         context: Context,
     ) -> Result<Response, InvokeError> {
         let start = Instant::now();
-        let reuse = context.reuse;
-        let (mut call, kept) = match reuse.then(|| self.idle.take()).flatten() {
+        let (reuse, next) = (context.reuse, Grants::of_spare(&context));
+        let (mut call, made) = match self.ready(&context) {
             Some(Kept { store, function }) => {
                 let call = Call::again(&self.inner, store, &request.id, context);
                 (call, Some(function))
             }
-            None => (self.open(&request.id, context)?, None),
+            None => {
+                let grants = Grants::of_call(&request.id, &context);
+                (Call::new(&self.inner, grants)?.metered(context.cpu), None)
+            }
         };
         let request = convert::request(request);
         let answered = call.run(async |store| {
-            let function = match kept {
+            let function = match made {
                 Some(function) => function,
                 None => self.instantiate(store).await?,
             };
@@ -117,7 +126,9 @@ impl Component {
         });
         let (function, answer) = answered.await?;
         let (state, usage) = (call.store.data(), call.usage(start));
-        if reuse && !state.memory.refused() && !state.nn.refused() {
+        if !reuse {
+            self.replace(call.store, next);
+        } else if !state.memory.refused() && !state.nn.refused() {
             let mut store = call.store;
             store.data_mut().nn.rest();
             self.idle.put(Kept { store, function });
@@ -129,19 +140,54 @@ impl Component {
             usage,
         })
     }
-}
 
-impl Component {
-    /// A store for a new instance.
-    fn open(&self, id: &str, context: Context) -> Result<Call, InvokeError> {
-        let grants = Grants {
-            id: id.into(),
-            limits: context.limits,
-            assets: context.assets,
-            network: context.network,
-            models: Some(context.models),
+    /// An instance that can be asked at once, if there is one.
+    fn ready(&self, context: &Context) -> Option<Kept> {
+        if context.reuse
+            && let Some(kept) = self.idle.take()
+        {
+            return Some(kept);
+        }
+        let spare = self.spares.take(&context.limits)?;
+        context.cpu.add(spare.cpu);
+        Some(spare.instance)
+    }
+
+    /// Drops a used instance and makes a spare, both behind the answer; where there is no room for
+    /// that, drops it now.
+    fn replace(&self, used: Store<State>, grants: Grants) {
+        let Some(slot) = self.spares.slot() else {
+            return;
         };
-        Ok(Call::new(&self.inner, grants)?.metered(context.cpu))
+        let component = self.clone();
+        tokio::spawn(async move {
+            drop(used);
+            // Without a snapshot, making one takes an `init`, and the last clone has no next call.
+            let kept = Arc::strong_count(&component.spares) > 1;
+            if component.snapshot && kept && component.spares.wanted() {
+                let limits = grants.limits;
+                match component.spare(grants).await {
+                    Ok((instance, cpu)) => component.spares.put(Spare {
+                        instance,
+                        limits,
+                        cpu,
+                        slot,
+                    }),
+                    Err(error) => tracing::debug!(%error, "no spare instance"),
+                }
+            }
+        });
+    }
+
+    /// An instance that has not been asked anything, and the processor time that making it took.
+    async fn spare(&self, grants: Grants) -> Result<(Kept, Duration), InvokeError> {
+        let cpu = CpuMeter::default();
+        let mut call = Call::new(&self.inner, grants)?.metered(cpu.clone());
+        let function = call
+            .run(async |store| self.instantiate(store).await)
+            .await?;
+        let store = call.store;
+        Ok((Kept { store, function }, cpu.get()))
     }
 
     /// A new instance, its `init` run.
@@ -231,7 +277,9 @@ impl<S: Holds> Call<S> {
         step: impl AsyncFnOnce(&mut Store<S>) -> wasmtime::Result<T>,
     ) -> Result<T, InvokeError> {
         let Limits { cpu, deadline, .. } = self.limits;
-        let step = timed(step(&mut self.store), &mut self.polled);
+        // In place: each wrapper would have room for two of what it is given.
+        let step = pin!(step(&mut self.store));
+        let step = pin!(timed(step, &mut self.polled));
         let most = cpu.map(|limit| self.cpu_before + limit);
         let step = self.cpu.count(most, step);
         match tokio::time::timeout_at(self.deadline, step).await {

@@ -12,6 +12,8 @@ pub struct SandboxConfig {
     pub instances: u32,
     /// Instances that are kept between calls, of these, at most.
     pub idle: u32,
+    /// Instances that are made before they are asked for, beside [`Self::instances`], at most.
+    pub spares: u32,
     /// The largest [`Limits::memory`] that a request can be given, in bytes.
     /// Address space is set aside for it, memory is not.
     pub memory: usize,
@@ -40,6 +42,7 @@ impl Default for SandboxConfig {
             pooling: Pooling::Preferred,
             keep_resident: 512 << 10,
             idle: 0,
+            spares: 0,
             output: 64 << 10,
             tick: Duration::from_millis(5),
             snapshot: true,

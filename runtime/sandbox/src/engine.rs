@@ -14,6 +14,7 @@ use crate::command::{self, CommandState};
 use crate::component::Holds;
 use crate::epoch::Clock;
 use crate::limits::TABLE_ELEMENTS;
+use crate::spare::Spares;
 use crate::state::{Grants, State};
 use crate::{Pooling, SandboxConfig, SandboxError};
 
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) config: SandboxConfig,
     /// Room for instances that are kept between calls.
     pub(crate) idle: Arc<Semaphore>,
+    /// Instances that are made before their calls.
+    pub(crate) spares: Arc<Spares>,
     _clock: Clock,
 }
 
@@ -72,6 +75,7 @@ impl Sandbox {
                 linker,
                 commands,
                 idle: Arc::new(Semaphore::new(config.idle as usize)),
+                spares: Spares::new(config.spares),
                 config: config.clone(),
                 _clock: clock,
             }),
@@ -85,6 +89,11 @@ impl Sandbox {
         let most = self.inner.config.idle as usize;
         most.saturating_sub(self.inner.idle.available_permits())
     }
+
+    /// How many instances wait for their first call now.
+    pub fn spares(&self) -> usize {
+        self.inner.spares.count()
+    }
 }
 
 fn engine_config(pool: Option<&SandboxConfig>) -> Config {
@@ -96,7 +105,7 @@ fn engine_config(pool: Option<&SandboxConfig>) -> Config {
         .concurrency_support(false)
         .memory_init_cow(true);
     if let Some(settings) = pool {
-        let count = settings.instances;
+        let count = settings.instances.saturating_add(settings.spares);
         // Only where the system says which pages were written is resetting them quicker than
         // giving all of them back and meeting a page fault for each that the next instance uses.
         let (memory, table) = match PoolingAllocationConfig::is_pagemap_scan_available() {

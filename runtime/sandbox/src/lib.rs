@@ -8,7 +8,8 @@
 //! 2. [`Sandbox::link`] (`component.rs`) maps the compiled code from a file and
 //!    resolves its imports.
 //! 3. [`Component::invoke`] (`component.rs`) makes an instance, calls `infer`,
-//!    and drops the instance, or keeps it for a next call (`reuse.rs`).
+//!    and drops the instance, or keeps it for a next call (`reuse.rs`). Behind the answer it makes
+//!    the next call's instance (`spare.rs`).
 //!
 //! A component that answers HTTP requests goes the same way, without `init` and
 //! a snapshot: [`Sandbox::link_handler`] and [`Handler::handle`] (`handler.rs`).
@@ -77,6 +78,7 @@ mod network;
 mod nn;
 mod output;
 mod reuse;
+mod spare;
 mod state;
 
 pub use assets::Assets;

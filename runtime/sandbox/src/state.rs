@@ -10,7 +10,7 @@ use crate::component::Holds;
 use crate::limits::MemoryCap;
 use crate::nn::Nn;
 use crate::output::Output;
-use crate::{Assets, Limits, Models, Network, SandboxConfig};
+use crate::{Assets, Context, Limits, Models, Network, SandboxConfig};
 
 /// Resources of all kinds (tensors, streams, headers) that one instance can hold at the host.
 const RESOURCES: usize = 10_000;
@@ -34,8 +34,30 @@ pub(crate) struct Grants {
     pub(crate) limits: Limits,
     pub(crate) assets: Assets,
     pub(crate) network: Network,
-    /// None while a component is compiled.
+    /// None while a component is compiled, and while no call is known.
     pub(crate) models: Option<Arc<dyn Models>>,
+}
+
+impl Grants {
+    /// What a call gives its instance.
+    pub(crate) fn of_call(id: &str, context: &Context) -> Self {
+        Self {
+            id: id.into(),
+            models: Some(context.models.clone()),
+            ..Self::of_spare(context)
+        }
+    }
+
+    /// What an instance is given before its call is known: that adds an id and models.
+    pub(crate) fn of_spare(context: &Context) -> Self {
+        Self {
+            id: "".into(),
+            limits: context.limits,
+            assets: context.assets.clone(),
+            network: context.network.clone(),
+            models: None,
+        }
+    }
 }
 
 impl State {
@@ -77,8 +99,9 @@ impl State {
         })
     }
 
-    /// Readies the state of an instance that has answered before for its next call: another id for
-    /// its log lines, other models, figures from zero. What the guest holds stays.
+    /// Readies the state of an instance that was there before its call, which may have answered
+    /// others: another id for its log lines, other models, figures from zero. What the guest holds
+    /// stays.
     pub(crate) fn renew(&mut self, id: &Arc<str>, models: Arc<dyn Models>) {
         self.stdout.renew(id.clone(), self.output);
         self.stderr.renew(id.clone(), self.output);

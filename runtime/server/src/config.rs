@@ -49,6 +49,8 @@ pub struct Config {
     pub realtime_wait: Duration,
     /// The most instances that are kept for a next request, where functions ask for reuse.
     pub max_idle_instances: usize,
+    /// The most instances that are made before a request asks for them.
+    pub max_spare_instances: usize,
     /// The most bytes of a request's body.
     pub max_body: usize,
     /// The most bytes of an uploaded bundle.
@@ -133,6 +135,7 @@ impl Config {
             realtime_share: 25,
             realtime_wait: Duration::from_secs(1),
             max_idle_instances: 32,
+            max_spare_instances: 64,
             max_body: 64 * MIB,
             max_upload: 4 << 30,
             max_unpacked: 16 << 30,

@@ -71,6 +71,7 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Instances that are kept between requests.
     pub instances_idle: Gauge,
+    pub instances_spare: Gauge,
     /// Open connections.
     pub connections: Gauge,
     /// Connections that were one too many.
@@ -179,6 +180,7 @@ impl Metrics {
             handle: recorder.handle(),
             in_flight: gauge("firebox_requests_in_flight", vec![]),
             instances_idle: gauge("firebox_instances_idle", vec![]),
+            instances_spare: gauge("firebox_instances_spare", vec![]),
             connections: gauge("firebox_connections", vec![]),
             connections_refused: counter("firebox_connections_refused_total", vec![]),
             grpc_streams: gauge("firebox_grpc_streams", vec![]),

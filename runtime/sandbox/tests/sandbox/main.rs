@@ -15,3 +15,4 @@ mod invoke;
 mod nn;
 mod probe;
 mod reuse;
+mod spare;

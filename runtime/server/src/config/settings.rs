@@ -202,6 +202,12 @@ pub const SETTINGS: &[Setting] = &[
         Count(|c| &mut c.max_idle_instances, 0),
         "The most instances that are kept for a next request, of functions that ask for reuse",
     ),
+    setting(
+        "instances.max_spare",
+        "spare-instances",
+        Count(|c| &mut c.max_spare_instances, 0),
+        "The most instances that are made before a request asks for them",
+    ),
     Setting {
         computed: CORES,
         ..setting(

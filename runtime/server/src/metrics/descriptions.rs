@@ -102,6 +102,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Instances that are kept for a next request, of functions that ask for reuse.",
     ),
+    (
+        "firebox_instances_spare",
+        None,
+        "Instances that are made before a request asks for them, and those that make room for them.",
+    ),
     ("firebox_connections", None, "Open connections."),
     ("firebox_grpc_streams", None, "Open ModelStreamInfer calls."),
     (
