@@ -6,6 +6,7 @@
 //! how it went. A call that is dropped instead, because its caller hung up, is
 //! recorded as cancelled, and everything that it waited for is withdrawn.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -232,10 +233,12 @@ impl Gateway {
     }
 
     async fn kept_or_computed(&self, call: &Call, question: Question) -> Result<Answer, Failure> {
-        let Some(key) = ResponseCache::key(&call.version, &question) else {
-            return self.compute(call, question).await;
+        let key = ResponseCache::key(&call.version, &question);
+        // In place: it is large, and what takes it would have room for two.
+        let computed = pin!(self.compute(call, question));
+        let Some(key) = key else {
+            return computed.await;
         };
-        let computed = self.compute(call, question);
         let answer = self.cache.answer(key, &call.directives, computed).await;
         let (answer, served) = answer?;
         let _ = call.served.set(served);

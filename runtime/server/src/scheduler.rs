@@ -544,10 +544,27 @@ impl Spent {
 
 /// Gives this thread the lowest priority, and those that it starts.
 pub fn yield_to_callers() {
-    // On Linux, a nice value is that of a thread and not of its process.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
+    if let Err(error) = run_when_idle() {
         tracing::warn!(%error, "a thread that should yield to callers keeps its priority");
+    }
+}
+
+/// Linux's `SCHED_IDLE`: what wakes up beside such a thread runs at once, where a thread of a high
+/// nice value would first use up its slice, some 3 ms (sched(7)). Here it is a thread's and not its
+/// process's.
+#[cfg(target_os = "linux")]
+fn run_when_idle() -> std::io::Result<()> {
+    const THIS_THREAD: libc::pid_t = 0;
+    // SAFETY: zeros are a priority, the only one that there is here, and the call only reads it.
+    #[allow(unsafe_code, reason = "rustix has no such call")]
+    let outcome = unsafe {
+        let priority: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(THIS_THREAD, libc::SCHED_IDLE, &raw const priority)
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response as HttpResponse;
 use firebox_sandbox::InvokeError;
+use futures::FutureExt;
 use uuid::Uuid;
 
 use super::{Question, invoke_failure};
@@ -76,12 +77,14 @@ pub struct Early {
 
 impl Early {
     /// Runs `work`, at most as long as the request may take.
-    pub async fn within<T>(
+    pub fn within<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let outcome = tokio::time::timeout(self.limit, work).await;
-        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
+    ) -> impl Future<Output = Result<T, Failure>> {
+        let limit = self.limit;
+        // An async function would have room for two of what it is given.
+        let work = tokio::time::timeout(limit, work);
+        work.map(move |outcome| outcome.unwrap_or(Err(Failure::Deadline { limit })))
     }
 }
 
@@ -95,14 +98,16 @@ pub(super) struct Clocks {
 
 impl Call {
     /// Runs `work`, at most until the deadline.
-    pub async fn within<T>(
+    pub fn within<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+    ) -> impl Future<Output = Result<T, Failure>> {
         // A little longer than the sandbox, which can say more about what ran.
-        let limit = self.remaining() + Duration::from_millis(5);
-        let outcome = tokio::time::timeout(limit, work).await;
-        outcome.unwrap_or(Err(Failure::Deadline { limit: self.limit }))
+        let left = self.remaining() + Duration::from_millis(5);
+        let limit = self.limit;
+        // An async function would have room for two of what it is given.
+        let work = tokio::time::timeout(left, work);
+        work.map(move |outcome| outcome.unwrap_or(Err(Failure::Deadline { limit })))
     }
 
     /// Records the answer and marks it with version, prediction id and timing.
