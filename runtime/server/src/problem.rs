@@ -524,6 +524,14 @@ impl Failure {
         }
     }
 
+    /// As the protocol has it that a path belongs to.
+    pub fn into_response_at(self, path: &str) -> Response {
+        match path.starts_with("/v2") {
+            true => self.into_v2(),
+            false => self.into_problem(),
+        }
+    }
+
     /// As problem details.
     pub fn into_problem(self) -> Response {
         let Row {

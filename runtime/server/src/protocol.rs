@@ -22,12 +22,15 @@ pub mod handler;
 pub mod info;
 pub mod invoke;
 pub mod jobs;
+mod path;
 pub mod raw;
 pub mod residency;
 pub mod rollout;
 pub mod traffic;
 pub mod v2;
 pub mod versions;
+
+use path::Path;
 
 /// Begins the call that a request makes. Its body is read after that, but for functions whose
 /// callers are told apart by it; it is given back whole either way.

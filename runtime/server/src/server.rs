@@ -106,6 +106,7 @@ impl App {
                     + config.max_running_jobs * config.max_job_concurrency,
             ),
             idle: slots(config.max_idle_instances),
+            spares: slots(config.max_spare_instances),
             memory: config.max_instance_memory,
             pooling: Pooling::Preferred,
             ..SandboxConfig::default()
@@ -181,6 +182,8 @@ impl App {
         self.metrics.linked.set(f64::from(linked));
         self.metrics.resident.set(f64::from(resident));
         self.metrics.instances_idle.set(self.sandbox.idle() as f64);
+        let spares = self.sandbox.spares();
+        self.metrics.instances_spare.set(spares as f64);
         self.residency.observe();
         let queues = &self.metrics.compute_queue;
         queues.callers.set(self.scheduler.waiting() as f64);
@@ -233,6 +236,25 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(control::devices))
         .routes(routes!(control::metrics))
         .routes(routes!(openapi::document))
+        .route("/f/{f}", any(handler::handle))
+        .route("/f/{f}/", any(handler::handle))
+        .route("/f/{f}/{*path}", any(handler::handle))
+        .layer(CatchPanicLayer::custom(|panic| {
+            panicked(panic).into_problem()
+        }))
+        .merge(v2_routes())
+        .split_for_parts();
+    router
+        .merge(grpc::routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(Extension(Arc::new(document)))
+        .with_state(app)
+}
+
+/// The paths of the Open Inference Protocol over REST.
+fn v2_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
         .routes(routes!(v2::server::metadata))
         .routes(routes!(v2::server::live))
         .routes(routes!(v2::server::ready))
@@ -253,45 +275,24 @@ pub fn router(app: Arc<App>) -> Router {
         .routes(routes!(v2::repository::index))
         .routes(routes!(v2::repository::load))
         .routes(routes!(v2::repository::unload))
-        .split_for_parts();
-    router
-        .merge(grpc::routes())
-        .route("/f/{f}", any(handler::handle))
-        .route("/f/{f}/", any(handler::handle))
-        .route("/f/{f}/{*path}", any(handler::handle))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(Extension(Arc::new(document)))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(app)
-}
-
-fn fail(path: &str, failure: Failure) -> Response {
-    if path.starts_with("/v2") {
-        failure.into_v2()
-    } else {
-        failure.into_problem()
-    }
+        .layer(CatchPanicLayer::custom(|panic| panicked(panic).into_v2()))
 }
 
 async fn unknown_path(uri: Uri) -> Response {
-    fail(
-        uri.path(),
-        Failure::UnknownPath(uri.path().chars().take(200).collect()),
-    )
+    let path = uri.path();
+    Failure::UnknownPath(path.chars().take(200).collect()).into_response_at(path)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
-    fail(
-        uri.path(),
-        Failure::Method(format!("{} does not take {method}", uri.path())),
-    )
+    let path = uri.path();
+    Failure::Method(format!("{path} does not take {method}")).into_response_at(path)
 }
 
+/// What a caller is told whose request made a handler panic.
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
-pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response<Body> {
+pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Failure {
     tracing::error!(panic = panic_text(panic.as_ref()), "a handler panicked");
-    Failure::Internal("the server failed on this request".into()).into_problem()
+    Failure::Internal("the server failed on this request".into())
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {

@@ -174,3 +174,18 @@ async fn json_that_is_not_what_it_should_be() {
         .refused_v2(400, &["JSON object"]);
     still_serves(&server).await;
 }
+
+#[tokio::test]
+async fn paths_that_are_not_text() {
+    let server = server().await;
+    for path in ["/v2/models/%FF", "/v2/models/%C3%28/versions/1"] {
+        server
+            .get(path)
+            .await
+            .refused_v2(400, &["the path", "UTF-8"]);
+    }
+    for path in ["/v1/functions/%FF", "/v1/functions/adder/versions/%FF"] {
+        server.get(path).await.refused(400, &["the path", "UTF-8"]);
+    }
+    still_serves(&server).await;
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{FunctionName, RegistryError};
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::info::{FunctionInfo, Functions};
 use crate::problem::{Failure, Problem};
+use crate::protocol::Path;
 use crate::server::App;
 
 type Result<T> = std::result::Result<T, Failure>;

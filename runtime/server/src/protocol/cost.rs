@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{FunctionName, VersionNumber};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::info::rfc3339;
 use super::version_number;
 use crate::cost::{Cost, Prices, Usage};
 use crate::problem::{Failure, Problem};
+use crate::protocol::Path;
 use crate::routing::Version;
 use crate::server::App;
 

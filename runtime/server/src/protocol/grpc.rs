@@ -55,14 +55,14 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route(&format!("/{SERVICE}/{{method}}"), any(inference))
         .route(&format!("/{HEALTH}/{{method}}"), any(health))
+        .layer(CatchPanicLayer::custom(|panic| {
+            status::sent(status::failed(panicked(panic)))
+        }))
 }
 
 /// These paths alone, for an address where nothing else is answered.
 pub fn router(app: Arc<App>) -> Router {
-    routes()
-        .fallback(unknown_service)
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(app)
+    routes().fallback(unknown_service).with_state(app)
 }
 
 /// What a path ends with: the method.

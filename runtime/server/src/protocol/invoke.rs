@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use firebox_engine::{Signature, SignatureError, Tensor};
 use firebox_sandbox::Parameter;
 use serde_json::value::RawValue;
 
-use super::{arrays, body, header, label, open, pin, utf8};
+use super::{Path, arrays, body, header, label, open, pin, utf8};
 use crate::gateway::{Answer, Call, Question};
 use crate::problem::{Failure, Problem};
 use crate::routing::Selector;

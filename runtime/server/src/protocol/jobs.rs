@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{FunctionName, JobId, JobProtocol, JobState, NewJob, VersionNumber};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::control::known;
 use super::info::rfc3339;
 use super::invoke::Pairs;
-use super::{author, bad_request, body, change, header, label, pin, selector};
+use super::{Path, author, bad_request, body, change, header, label, pin, selector};
 use crate::jobs::{JobResult, Status, results::is_failure};
 use crate::problem::{Failure, Problem};
 use crate::routing::{Caller, Selector};

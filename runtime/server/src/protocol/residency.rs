@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{FunctionName, Tier, VersionNumber};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::info::rfc3339;
 use super::version_number;
 use crate::problem::{Failure, Problem};
+use crate::protocol::Path;
 use crate::residency::{Move, Warmth};
 use crate::routing::Version;
 use crate::server::App;

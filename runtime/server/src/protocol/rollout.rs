@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::rfc3339;
-use super::{body, change, object, object_or_default};
+use super::{Path, body, change, object, object_or_default};
 use crate::problem::{Failure, Problem};
 use crate::realtime;
 use crate::rollout::guard::{self, Guard};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{Policy, PolicyRecord, RegistryError, Revision};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::{Policies, PolicyInfo, etag};
-use super::{body, change, header, object, object_or_default};
+use super::{Path, body, change, header, object, object_or_default};
 use crate::problem::{Failure, Problem};
 use crate::realtime;
 use crate::server::App;

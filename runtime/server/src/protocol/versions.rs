@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use firebox_registry::{Commit, FunctionName, VersionNumber};
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::control::{blocking_read, known, write};
 use super::info::{VersionInfo, Versions};
-use super::{bad_request, body, object, version_number};
+use super::{Path, bad_request, body, object, version_number};
 use crate::diff::{Difference, difference};
 use crate::problem::{Failure, Problem};
 use crate::server::App;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use firebox_engine::{DType, TensorSpec};
@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::models::{platform, sizes};
 use super::{resolve, version_or_label};
 use crate::problem::{Failure, V2Problem};
+use crate::protocol::Path;
 use crate::routing::{Selector, Version};
 use crate::server::App;
 

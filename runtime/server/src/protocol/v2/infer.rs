@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
@@ -13,7 +13,7 @@ use super::pieces::Pieces;
 use super::schema::{InferenceRequest, InferenceResponse};
 use super::{request, version_or_label};
 use crate::problem::{Failure, V2Problem};
-use crate::protocol::{body, label, open};
+use crate::protocol::{Path, body, label, open};
 use crate::routing::Selector;
 use crate::server::App;
 

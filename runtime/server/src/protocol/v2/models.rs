@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use firebox_engine::{Dim, TensorSpec};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{resolve, version_or_label};
 use crate::problem::{Failure, V2Problem};
-use crate::protocol::{arrays, label};
+use crate::protocol::{Path, arrays, label};
 use crate::routing::{Selector, Version};
 use crate::server::App;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::problem::{Failure, V2Problem};
-use crate::protocol::{body, object_or_default};
+use crate::protocol::{Path, body, object_or_default};
 use crate::residency::{Cause, Warmth};
 use crate::routing::{Route, Version};
 use crate::server::App;

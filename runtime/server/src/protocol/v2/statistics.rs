@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::{resolve, version_or_label};
 use crate::problem::{Failure, V2Problem};
+use crate::protocol::Path;
 use crate::routing::Version;
 use crate::server::App;
 use crate::statistics::{Runs, Sum, Tally};
