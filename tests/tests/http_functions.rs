@@ -443,6 +443,9 @@ async fn versions_are_chosen_by_headers_and_every_path_is_the_functions() {
     let policy = json!({"weights": {"1": 10000}, "labels": {"canary": 2}});
     let path = "/v1/functions/probe/traffic";
     server.put(path, &policy).await.expect(200);
+    let shadowed = json!({"weights": {"1": 10000}, "shadow": {"version": 2, "share_bp": 500}});
+    let refused = server.put(path, &shadowed).await;
+    refused.refused(422, &["the shadow is version 2", "kind `http`"]);
     let asked = |name: &'static str, value: &'static str| {
         let request = server.request(Method::GET, "/f/probe/hello");
         send(request.header(name, value))

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BasisPoints, Label, Split, StickyKey, VersionNumber, nearest};
+use crate::{BasisPoints, Kind, Label, Split, StickyKey, VersionNumber, nearest};
 
 /// The most labels of a function.
 pub const MAX_LABELS: usize = 256;
@@ -219,6 +219,14 @@ pub enum PolicyError {
         /// How many.
         found: usize,
     },
+    /// The shadow answers HTTP itself: copies are questions, which it can't be asked.
+    #[error("the shadow is version {version}, which is of the kind `{kind}` and can't be compared")]
+    ShadowKind {
+        /// The shadow.
+        version: VersionNumber,
+        /// What its code is.
+        kind: Kind,
+    },
 }
 
 impl PolicyError {
@@ -228,6 +236,9 @@ impl PolicyError {
             Self::Sum { .. } => "give weights that add up to 10000, as {\"1\": 9000, \"2\": 1000}",
             Self::DefaultLabel { .. } => "name a version, or a label of this policy, or no default",
             Self::TooManyLabels { .. } => "remove labels that nobody asks for",
+            Self::ShadowKind { .. } => {
+                "name a version of the kind `function` or `command`, or no shadow"
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use super::{Registry, Result, unix_ms};
 use crate::record::UNKNOWN_AUTHOR;
 use crate::store::Edit;
 use crate::{
-    Change, FunctionName, FunctionRecord, Policy, PolicyRecord, RegistryError, Revision, Split,
-    VersionNumber,
+    Change, FunctionName, FunctionRecord, Kind, Policy, PolicyError, PolicyRecord, RegistryError,
+    Revision, Split, VersionNumber,
 };
 
 /// How many policies of a function are kept, with the one that holds.
@@ -89,6 +89,12 @@ impl Registry {
         check_revision(&record, if_match)?;
         if let Some(number) = self.missing(function, &policy)?.first() {
             return Err(self.no_version(function, *number)?);
+        }
+        if let Some(shadow) = policy.shadow {
+            let (version, kind) = (shadow.version, self.version(function, shadow.version)?.kind);
+            if kind == Kind::Http {
+                return Err(PolicyError::ShadowKind { version, kind }.into());
+            }
         }
         let split = record.current.split.moved_to(&policy.weights);
         self.replace(record, policy, split, None, change)
