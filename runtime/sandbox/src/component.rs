@@ -172,6 +172,7 @@ impl Component {
                         limits,
                         cpu,
                         slot,
+                        since: Instant::now(),
                     }),
                     Err(error) => tracing::debug!(%error, "no spare instance"),
                 }

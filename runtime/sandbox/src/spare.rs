@@ -6,17 +6,21 @@
 //! ```
 //! A caller waits neither for the last instance to go nor for the next one to come. A spare has
 //! seen no request, and answers one like any other instance. Spares have slots of the pool beside
-//! those of calls; where all of these are taken, the spare that has waited longest goes.
+//! those of calls; where all of these are taken, the spare that has waited longest goes, if it has
+//! waited for a while: components that are called all the time don't take them from each other.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Limits;
 use crate::reuse::Kept;
+
+/// How long a spare has waited that makes room for another.
+const LONG: Duration = Duration::from_secs(1);
 
 /// The spares of all components.
 pub(crate) struct Spares {
@@ -38,6 +42,8 @@ pub(crate) struct Spare {
     pub(crate) cpu: Duration,
     /// One of the slots that are for spares.
     pub(crate) slot: OwnedSemaphorePermit,
+    /// When it was made.
+    pub(crate) since: Instant,
 }
 
 impl Spares {
@@ -98,8 +104,11 @@ impl SparesOf {
         if let Ok(slot) = slots.clone().try_acquire_owned() {
             return Some(slot);
         }
-        let oldest = self.all.made().pop_front();
-        drop(oldest);
+        let mut made = self.all.made();
+        let (_, oldest) = made.front()?;
+        let gone = (oldest.since.elapsed() > LONG).then(|| made.pop_front());
+        drop(made);
+        drop(gone);
         slots.clone().try_acquire_owned().ok()
     }
 

@@ -15,10 +15,14 @@ use crate::probe::{config, context, link, request, said};
 async fn probes(spares: u32, count: usize) -> (Sandbox, Vec<Component>) {
     let config = SandboxConfig { spares, ..config() };
     let sandbox = Sandbox::new(&config).unwrap();
+    let components = probes_in(&sandbox, count).await;
+    (sandbox, components)
+}
+
+async fn probes_in(sandbox: &Sandbox, count: usize) -> Vec<Component> {
     let assets = Assets::none();
     let compiled = sandbox.compile(guest::probe(), &assets).await.unwrap();
-    let components = (0..count).map(|_| link(&sandbox, &compiled)).collect();
-    (sandbox, components)
+    (0..count).map(|_| link(sandbox, &compiled)).collect()
 }
 
 /// Calls a component, and gives the runtime time for what is done behind the answer.
@@ -112,11 +116,19 @@ async fn the_one_that_waits_longest_makes_room_and_all_go_with_their_component()
         assert_eq!(count(probe, context()).await, "1");
     }
     assert_eq!(sandbox.spares(), 2);
-    probes.remove(0);
-    assert_eq!(sandbox.spares(), 2, "the first has none left");
-    probes.pop();
-    assert_eq!(sandbox.spares(), 1);
+    drop(probes.pop());
+    assert_eq!(sandbox.spares(), 2, "there was no room for the third's");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // Its own is taken and made again; so the other's has waited longest.
+    assert_eq!(count(&probes[0], context()).await, "1");
+    let third = probes_in(&sandbox, 1).await;
+    assert_eq!(count(&third[0], context()).await, "1");
+    assert_eq!(sandbox.spares(), 2);
+    drop(probes.pop());
+    assert_eq!(sandbox.spares(), 2, "the second's was gone");
     probes.clear();
+    assert_eq!(sandbox.spares(), 1);
+    drop(third);
     assert_eq!(sandbox.spares(), 0);
 }
 
