@@ -171,7 +171,7 @@ impl Component {
                         instance,
                         limits,
                         cpu,
-                        slot,
+                        _slot: slot,
                         since: Instant::now(),
                     }),
                     Err(error) => tracing::debug!(%error, "no spare instance"),
@@ -278,12 +278,15 @@ impl<S: Holds> Call<S> {
         step: impl AsyncFnOnce(&mut Store<S>) -> wasmtime::Result<T>,
     ) -> Result<T, InvokeError> {
         let Limits { cpu, deadline, .. } = self.limits;
-        // In place: each wrapper would have room for two of what it is given.
-        let step = pin!(step(&mut self.store));
-        let step = pin!(timed(step, &mut self.polled));
-        let most = cpu.map(|limit| self.cpu_before + limit);
-        let step = self.cpu.count(most, step);
-        match tokio::time::timeout_at(self.deadline, step).await {
+        let outcome = {
+            // In place: each wrapper would have room for two of what it is given.
+            let step = pin!(step(&mut self.store));
+            let step = pin!(timed(step, &mut self.polled));
+            let most = cpu.map(|limit| self.cpu_before + limit);
+            let step = self.cpu.count(most, step);
+            tokio::time::timeout_at(self.deadline, step).await
+        };
+        match outcome {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => Err(self.diagnose(&error)),
             Ok(Err(OutOfCpu)) => Err(InvokeError::Cpu {

@@ -41,7 +41,7 @@ pub(crate) struct Spare {
     /// Processor time that making it took; its call has it on its account.
     pub(crate) cpu: Duration,
     /// One of the slots that are for spares.
-    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) _slot: OwnedSemaphorePermit,
     /// When it was made.
     pub(crate) since: Instant,
 }
@@ -83,7 +83,8 @@ impl SparesOf {
     pub(crate) fn take(&self, limits: &Limits) -> Option<Spare> {
         let mut made = self.all.made();
         let own = |(component, _): &(u64, Spare)| *component == self.component;
-        let (_, spare) = made.remove(made.iter().rposition(own)?)?;
+        let at = made.iter().rposition(own)?;
+        let (_, spare) = made.remove(at)?;
         drop(made);
         let alike = |made: &Limits| (made.memory, made.tensors) == (limits.memory, limits.tensors);
         alike(&spare.limits).then_some(spare)

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use axum::routing::any;
