@@ -176,7 +176,11 @@ fn what_is_wrong_in_a_long_row_is_found_where_it_is() {
             matches!(read(&row, "]"), Err(ArrayError::Element { at: found, .. }) if found == at)
         );
         row[at] = "[1]";
-        assert!(matches!(read(&row, "]"), Err(ArrayError::Ragged { at: found }) if found == at));
+        // A row of arrays is ragged where the first number stands in it.
+        let ragged = at.max(1);
+        assert!(
+            matches!(read(&row, "]"), Err(ArrayError::Ragged { at: found }) if found == ragged)
+        );
         row[at] = "\"NaN\"";
         let tensor = read(&row, "]").unwrap().to_f32().unwrap();
         assert_eq!(tensor.iter().position(|value| value.is_nan()), Some(at));
