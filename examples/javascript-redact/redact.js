@@ -1,9 +1,12 @@
 // What is personal in a text, and what stands in its place. The engine in the component knows no
 // `\p{…}` in regular expressions.
 
-/** Kinds of personal data. Where two overlap, the one that is named first is masked. */
+/**
+ * Kinds of personal data. Where two overlap, the one that is named first is masked. No pattern looks at a
+ * character more than a bounded number of times: an address begins only where what can stand in it does.
+ */
 const KINDS = [
-  { kind: "email", pattern: /[^\s@<>()[\]:;,"']+@[^\s@<>()[\]:;,"'.]+(?:\.[^\s@<>()[\]:;,"'.!?]+)+/g },
+  { kind: "email", pattern: /(?<![^\s@<>()[\]:;,"'])[^\s@<>()[\]:;,"']+@[^\s@<>()[\]:;,"'.]+(?:\.[^\s@<>()[\]:;,"'.!?]+)+/g },
   { kind: "iban", pattern: /\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b/g, holds: isIban },
   { kind: "card", pattern: /\b\d(?:[ -]?\d){12,18}\b/g, holds: isCardNumber },
   { kind: "ip", pattern: /\b(?:\d{1,3}\.){3}\d{1,3}\b/g, holds: isAddress },

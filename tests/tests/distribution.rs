@@ -8,11 +8,12 @@
 )]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use firebox_tests::binary::{self, target, workspace};
@@ -131,6 +132,20 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Waits for its end.
+    fn ended(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < START, "it does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(None)) {
@@ -214,6 +229,8 @@ async fn what_is_pushed_comes_back_byte_for_byte_and_is_deployed() {
     ));
     let pulled = succeeds(firebox(here, &["pull", &pinned]));
     assert_eq!(pulled["file"], "adder.firebox", "named after the function");
+    let mode = |name: &str| fs::metadata(here.join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("back.firebox") & 0o777, mode("words.txt") & 0o755);
 
     let server = Server::start().await;
     let mut deploy = firebox(here, &["deploy", &address]);
@@ -303,6 +320,11 @@ async fn a_model_alone_is_one_artifact_and_large_files_are_sent_once() {
         &["pull", &registry.address("adder:1"), "-o", "back.onnx"],
     ));
     assert_eq!(fs::read(here.join("back.onnx")).unwrap(), onnx::add_one());
+    let pulled = succeeds(firebox(here, &["pull", &registry.address("adder:1")]));
+    assert_eq!(
+        pulled["file"], "adder.onnx",
+        "under a name that deploy knows"
+    );
 
     let model = guests::model("magika", "magika.onnx");
     fs::write(here.join("magika.onnx"), &model).unwrap();
@@ -353,6 +375,23 @@ async fn an_account_comes_from_docker_or_the_command_line() {
     let config = json!({"auths": {registry.host.as_str(): {"auth": auth}}});
     fs::write(here.join("config.json"), config.to_string()).unwrap();
     succeeds(firebox(here, &["pull", &address]));
+
+    // Helpers say so where they keep no account, and that is no failure.
+    let config = json!({"credsStore": "test"});
+    fs::write(here.join("config.json"), config.to_string()).unwrap();
+    let helped = |words: &str| {
+        let helper = here.join("docker-credential-test");
+        fs::write(&helper, format!("#!/bin/sh\necho '{words}'\nexit 1\n")).unwrap();
+        fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = firebox(here, &["pull", &address]);
+        command.env("PATH", toolchains::path_with(here));
+        command
+    };
+    let none = helped("credentials not found in native keychain");
+    fails(none, REFUSED, &["without an account"]);
+    let locked = helped("the keychain is locked");
+    fails(locked, 1, &["docker-credential-test failed"]);
+
     fs::write(here.join("config.json"), "{").unwrap();
     fails(
         firebox(here, &["pull", &address]),
@@ -382,9 +421,9 @@ async fn what_is_damaged_or_missing_is_told_and_leaves_no_file() {
     let kept = fs::read(registry.blob(digest)).unwrap();
     let mut damaged = kept.clone();
     damaged[kept.len() / 2] ^= 1;
-    for (content, word) in [(&damaged[..], "digest"), (&kept[..kept.len() - 1], "")] {
+    for content in [&damaged[..], &kept[..kept.len() - 1]] {
         fs::write(registry.blob(digest), content).unwrap();
-        fails(firebox(here, &pull), 1, &["a layer of", word]);
+        fails(firebox(here, &pull), 1, &["a layer of", "digest"]);
         assert!(!here.join("back.firebox").exists());
     }
     let longer = [&kept[..], b"more"].concat();
@@ -392,6 +431,119 @@ async fn what_is_damaged_or_missing_is_told_and_leaves_no_file() {
     fails(firebox(here, &pull), 1, &["longer than the manifest says"]);
     fs::write(registry.blob(digest), kept).unwrap();
     succeeds(firebox(here, &pull));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_on_this_machine_needs_neither_proxy_nor_authorities() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    let address = registry.address("adder:1");
+    for command in [["push", ".", &address], ["pull", &address, "--json"]] {
+        let mut command = firebox(here, &command);
+        for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env(proxy, "http://127.0.0.1:1");
+        }
+        command.env_remove("NO_PROXY").env_remove("no_proxy");
+        command.env("SSL_CERT_FILE", "/none").env("SSL_CERT_DIR", "/none");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", complaint(&output));
+    }
+    let tls = ["pull", &address, "--insecure=false"];
+    fails(
+        firebox(here, &tls),
+        UNREACHABLE,
+        &["no registry answers", "--insecure"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_bundle_and_no_model_is_not_pushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    // Nobody listens there: nothing is sent.
+    for (name, content) in [
+        ("adder.tar.gz", &b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..]),
+        ("README.md", &b"# adder\n\nAdds.\n"[..]),
+    ] {
+        fs::write(here.join(name), content).unwrap();
+        fails(
+            firebox(here, &["push", name, "oci://127.0.0.1:1/adder:1"]),
+            1,
+            &[name, "not an ONNX model", "push takes a project folder"],
+        );
+    }
+}
+
+/// A registry with one manifest, whose layers begin and never end.
+fn stalling(layer_bytes: u64) -> String {
+    let layer = json!({
+        "mediaType": "application/wasm", "size": layer_bytes,
+        "digest": format!("sha256:{}", "0".repeat(64)),
+    });
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.wasm.config.v0+json", "size": 2, "digest": layer["digest"]},
+        "layers": [layer],
+    });
+    let manifest = manifest.to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut stalled = Vec::new();
+        for connection in listener.incoming() {
+            let mut connection = BufReader::new(connection.unwrap());
+            let mut wanted = String::new();
+            connection.read_line(&mut wanted).unwrap();
+            let mut line = String::new();
+            while connection.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            let (body, bytes) = match &wanted {
+                path if path.contains("/manifests/") => (manifest.as_str(), manifest.len()),
+                path if path.contains("/blobs/") => ("begun", 1000),
+                _ => ("", 0),
+            };
+            let connection = connection.get_mut();
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
+            connection.write_all((head + body).as_bytes()).unwrap();
+            if body.len() < bytes {
+                stalled.push(connection.try_clone().unwrap());
+            }
+        }
+    });
+    format!("oci://{host}/adder:1")
+}
+
+#[test]
+fn no_more_is_announced_than_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = stalling(17 << 30);
+    let pull = firebox(folder.path(), &["pull", &address]);
+    fails(pull, 1, &["announces 17.00 GiB", "at most 16.00 GiB"]);
+}
+
+#[test]
+fn a_signal_ends_a_command_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = stalling(1000);
+    let files = || fs::read_dir(folder.path()).unwrap().count();
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let mut command = firebox(folder.path(), &["pull", &address]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let mut pull = Group::spawn(command);
+        let began = Instant::now();
+        while files() == 0 {
+            assert!(began.elapsed() < START, "nothing is pulled");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // It listens for signals when it first waits, and the file comes later than that.
+        pull.signal(|pid| pid, signal);
+        assert_eq!(pull.ended().code(), Some(code));
+        assert_eq!(files(), 0);
+    }
 }
 
 #[test]
@@ -522,13 +674,43 @@ async fn the_container_serves_what_lies_in_a_folder_and_stops_when_told() {
 
     // To the script alone, as a container's runtime does.
     server.signal(|pid| pid, libc::SIGTERM);
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = server.0.try_wait().unwrap() {
-            break status;
-        }
-        assert!(began.elapsed() < START, "it does not stop");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let status = server.ended();
     assert!(status.success(), "{status}");
+}
+
+/// A `firebox` that is none: its server waits, and so does a deploy.
+const STAND_IN: &str = "#!/bin/sh\n\
+    echo \"$FIREBOX_SERVER\" > \"$TMPDIR/$1\"\n\
+    [ \"$1\" != functions ] || exit 0\n\
+    exec sleep 600\n";
+
+#[test]
+fn the_container_stops_when_told_while_it_deploys() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("model.onnx"), onnx::add_one()).unwrap();
+    fs::write(here.join("firebox"), STAND_IN).unwrap();
+    fs::set_permissions(here.join("firebox"), fs::Permissions::from_mode(0o755)).unwrap();
+    let asked = || fs::read_to_string(here.join("deploy")).unwrap_or_default();
+    for (listen, server) in [
+        ("10.0.0.5:8080", "http://10.0.0.5:8080"),
+        ("0.0.0.0:81", "http://127.0.0.1:81"),
+        ("[::]:82", "http://[::1]:82"),
+    ] {
+        let mut command = Command::new(workspace().join("examples/kubernetes/serve-models"));
+        command.arg(here).env("TMPDIR", here);
+        command.env("PATH", toolchains::path_with(here));
+        command.env("FIREBOX_LISTEN", listen);
+        command.stdin(Stdio::null());
+        let mut script = Group::spawn(command);
+        let began = Instant::now();
+        while asked().trim() != server {
+            assert!(began.elapsed() < START, "{listen}: {}", asked());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        script.signal(|pid| pid, libc::SIGTERM);
+        // The stand-in's server is ended by the signal, which is 143 to a shell.
+        assert_eq!(script.ended().code(), Some(143));
+        assert!(!here.join("models-are-served").exists());
+    }
 }

@@ -1,5 +1,5 @@
-//! Functions in other languages than Rust, and every template of `firebox new`: built by `firebox
-//! build`, deployed and called. A test is skipped, with the reason printed, only where its toolchain
+//! Functions in other languages than Rust, and every template of `firebox new`: built and deployed by
+//! `firebox deploy`, and called. A test is skipped, with the reason printed, only where its toolchain
 //! can't be had.
 
 #![allow(
@@ -11,26 +11,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use firebox_tests::binary::{self, target, workspace};
+use firebox_tests::binary::{self, workspace};
 use firebox_tests::client::send;
+use firebox_tests::compare::assert_close;
 use firebox_tests::{Server, guests, toolchains};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 const ZIG: &str = "ziglang==0.16.0";
-
-/// Builds a project with the programs of `path`, and brings its bundle.
-#[track_caller]
-fn build(project: &Path, path: &str) -> Vec<u8> {
-    let name = project.file_name().unwrap().to_string_lossy();
-    std::fs::create_dir_all(target().join("guests")).unwrap();
-    let bundle = target().join(format!("guests/{name}.firebox"));
-    let mut command = binary::command();
-    command.env("PATH", path).arg("build").arg(project);
-    succeeds(command.arg("--output").arg(&bundle));
-    std::fs::read(bundle).unwrap()
-}
 
 #[track_caller]
 fn succeeds(command: &mut Command) -> String {
@@ -108,7 +97,12 @@ async fn javascript_takes_and_gives_json() {
     let request = server.request(Method::POST, "/v1/functions/javascript-redact/invoke");
     let unknown = send(request.body(r#"{"texts": [], "kinds": ["name"]}"#)).await;
     unknown.refused(400, &["there is no kind", "email"]);
+    let request = server.request(Method::POST, "/v1/functions/javascript-redact/invoke");
+    let no_list = send(request.body(r#"{"texts": [], "kinds": "email"}"#)).await;
+    no_list.refused(400, &["kinds must be a list"]);
     server.stop().await;
+    let mut npm = Command::new("npm");
+    succeeds(npm.args(["test"]).env("PATH", &path).current_dir(&project));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +171,7 @@ async fn check_statistics(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_c_template_builds() {
+async fn the_c_template_builds_and_answers() {
     let Some(bin) = toolchains::pip(&[ZIG]) else {
         return;
     };
@@ -189,13 +183,53 @@ async fn the_c_template_builds() {
     let wanted = std::fs::read_to_string(project.join("requirements.txt")).unwrap();
     assert_eq!(wanted.trim(), ZIG, "what is tested is what is told");
     std::os::unix::fs::symlink(bin.parent().unwrap(), project.join(".venv")).unwrap();
-    let bundle = build(&project, &std::env::var("PATH").unwrap());
-    assert!(guests::component_of(&bundle).starts_with(b"\0asm\x01\0\0\0"));
+    let server = Server::start().await;
+    deploy(&server, &project, &std::env::var("PATH").unwrap());
+    let text = "To be, or not to be:\nthat is the question.\n".as_bytes();
+    let answer = call(&server, "greeter", "text/plain", text).await;
+    assert_eq!(
+        answer,
+        json!({"lines": 2, "words": 10, "bytes": text.len()})
+    );
+    server.stop().await;
 }
 
-#[test]
-fn the_http_template_builds() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rust_templates_build_and_answer_as_their_readmes_say() {
+    // What all of them depend on is compiled once.
+    let compiled = tempfile::tempdir().unwrap();
+    for (template, sample, kind) in [
+        ("rust", "harbour.txt", "text/plain"),
+        ("tensor", "values.json", "application/json"),
+        ("model", "orange.txt", "text/plain"),
+    ] {
+        let (_folder, project, _) = new_project(template);
+        std::os::unix::fs::symlink(compiled.path(), project.join("target")).unwrap();
+        let server = Server::start().await;
+        deploy(&server, &project, &std::env::var("PATH").unwrap());
+        let body = std::fs::read(project.join("samples").join(sample)).unwrap();
+        let answer = call(&server, "greeter", kind, &body).await;
+        let readme = std::fs::read_to_string(project.join("README.md")).unwrap();
+        let (_, told) = readme.split_once("```json\n").unwrap();
+        let (told, _) = told.split_once("```").unwrap();
+        let told: Value = serde_json::from_str(told).unwrap();
+        assert_close(&answer, &told);
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_http_template_builds_and_answers() {
     let (_folder, project, _) = new_project("http");
-    let bundle = build(&project, &std::env::var("PATH").unwrap());
-    assert!(guests::component_of(&bundle).starts_with(b"\0asm\x0d\0\x01\0"));
+    let server = Server::start().await;
+    deploy(&server, &project, &std::env::var("PATH").unwrap());
+    let ask = |method, path: &str| server.request(method, &format!("/f/greeter{path}"));
+    let greeted = send(ask(Method::GET, "/?name=Ada")).await.expect(200);
+    assert_eq!(greeted.json()["greeting"], "Hello, Ada!");
+    let text = ask(Method::POST, "/words").body("to be or not to be");
+    assert_eq!(send(text).await.expect(200).json()["words"], 6);
+    let wrong = send(ask(Method::DELETE, "/words")).await.expect(405);
+    assert!(wrong.json()["error"].is_string());
+    assert!(send(ask(Method::GET, "/nothing")).await.expect(404).json()["error"].is_string());
+    server.stop().await;
 }
