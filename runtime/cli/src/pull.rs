@@ -128,9 +128,7 @@ pub async fn fetch(address: &Address, access: &Access, folder: &Path) -> Result<
 /// able to tell by its file's that it is one.
 fn extension(file: &Path) -> io::Result<&'static str> {
     let mut beginning = Vec::new();
-    File::open(file)?
-        .take(BLOCK)
-        .read_to_end(&mut beginning)?;
+    File::open(file)?.take(BLOCK).read_to_end(&mut beginning)?;
     let is_tar = beginning.get(257..262) == Some(b"ustar");
     Ok(match beginning.as_slice() {
         bytes if bytes.starts_with(b"\0asm") => "wasm",

@@ -29,11 +29,7 @@ impl Pulse {
 }
 
 /// Does `work`; none where `limit` has passed since the last beat and it is not done.
-pub async fn within<T>(
-    limit: Duration,
-    pulse: &Pulse,
-    work: impl Future<Output = T>,
-) -> Option<T> {
+pub async fn within<T>(limit: Duration, pulse: &Pulse, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     loop {
         let seen = pulse.last();

@@ -10,9 +10,7 @@ use firebox_registry::Digest;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use oci_client::Reference;
-use oci_client::client::{
-    Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol,
-};
+use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError as Error, OciEnvelope, OciErrorCode};
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
