@@ -21,8 +21,10 @@ use serde_json::{Value, json};
 mod kubernetes;
 #[path = "distribution/registry.rs"]
 mod registry;
+#[path = "distribution/stalling.rs"]
+mod stalling;
 
-use registry::{Group, Registry, START, stalling};
+use registry::{Group, Registry, START};
 
 const WRONG_LINE: i32 = 2;
 const UNREACHABLE: i32 = 3;
@@ -309,7 +311,7 @@ async fn what_is_damaged_or_missing_is_told_and_leaves_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_on_this_machine_needs_neither_proxy_nor_authorities() {
+async fn a_registry_on_this_machine_is_reached_without_a_proxy_and_by_http() {
     let Some(registry) = Registry::start(None).await else {
         return;
     };
@@ -322,9 +324,6 @@ async fn a_registry_on_this_machine_needs_neither_proxy_nor_authorities() {
             command.env(proxy, "http://127.0.0.1:1");
         }
         command.env_remove("NO_PROXY").env_remove("no_proxy");
-        command
-            .env("SSL_CERT_FILE", "/none")
-            .env("SSL_CERT_DIR", "/none");
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", complaint(&output));
     }
@@ -334,6 +333,10 @@ async fn a_registry_on_this_machine_needs_neither_proxy_nor_authorities() {
         UNREACHABLE,
         &["no registry answers", "--insecure"],
     );
+    let mut without = firebox(here, &["pull", &address]);
+    without.env("SSL_CERT_FILE", "/none");
+    without.env("SSL_CERT_DIR", "/none");
+    fails(without, 1, &["ca-certificates", "SSL_CERT_FILE"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -351,35 +354,6 @@ async fn what_is_no_bundle_and_no_model_is_not_pushed() {
             1,
             &[name, "not an ONNX model", "push takes a project folder"],
         );
-    }
-}
-
-#[test]
-fn no_more_is_announced_than_is_taken() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = stalling(17 << 30);
-    let pull = firebox(folder.path(), &["pull", &address]);
-    fails(pull, 1, &["announces 17.00 GiB", "at most 16.00 GiB"]);
-}
-
-#[test]
-fn a_signal_ends_a_command_and_leaves_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = stalling(1000);
-    let files = || fs::read_dir(folder.path()).unwrap().count();
-    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
-        let mut command = firebox(folder.path(), &["pull", &address]);
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        let mut pull = Group::spawn(command);
-        let began = Instant::now();
-        while files() == 0 {
-            assert!(began.elapsed() < START, "nothing is pulled");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // It listens for signals when it first waits, and the file comes later than that.
-        pull.signal(|pid| pid, signal);
-        assert_eq!(pull.ended().code(), Some(code));
-        assert_eq!(files(), 0);
     }
 }
 

@@ -1,7 +1,6 @@
-//! Registries of the tests: Debian's, and one that stalls; and processes that end with the test.
+//! Debian's registry, and processes that end with the test.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use firebox_tests::server::spawn;
 use firebox_tests::{client, toolchains};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Longer than any start on a slow, busy machine.
 pub const START: Duration = Duration::from_secs(60);
@@ -140,45 +139,4 @@ impl Drop for Group {
         }
         drop(self.0.wait());
     }
-}
-
-/// A registry with one manifest, whose layers begin and never end.
-pub fn stalling(layer_bytes: u64) -> String {
-    let layer = json!({
-        "mediaType": "application/wasm", "size": layer_bytes,
-        "digest": format!("sha256:{}", "0".repeat(64)),
-    });
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.wasm.config.v0+json", "size": 2, "digest": layer["digest"]},
-        "layers": [layer],
-    });
-    let manifest = manifest.to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        let mut stalled = Vec::new();
-        for connection in listener.incoming() {
-            let mut connection = BufReader::new(connection.unwrap());
-            let mut wanted = String::new();
-            connection.read_line(&mut wanted).unwrap();
-            let mut line = String::new();
-            while connection.read_line(&mut line).unwrap() > 2 {
-                line.clear();
-            }
-            let (body, bytes) = match &wanted {
-                path if path.contains("/manifests/") => (manifest.as_str(), manifest.len()),
-                path if path.contains("/blobs/") => ("begun", 1000),
-                _ => ("", 0),
-            };
-            let connection = connection.get_mut();
-            let head =
-                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
-            connection.write_all((head + body).as_bytes()).unwrap();
-            if body.len() < bytes {
-                stalled.push(connection.try_clone().unwrap());
-            }
-        }
-    });
-    format!("oci://{host}/adder:1")
 }

@@ -10,7 +10,7 @@ use firebox_registry::Digest;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use oci_client::Reference;
-use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
+use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError as Error, OciEnvelope, OciErrorCode};
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
@@ -263,48 +263,31 @@ impl Remote {
 /// The client of one registry. Its timeouts are [`within`]'s.
 fn client(address: &Address, access: &Access) -> Result<Client> {
     tls::ready();
-    let plain = access.is_plain(address);
-    let config = |authorities| {
-        // A proxy can't reach what listens on this machine alone. The client knows no way to say so
-        // but one of its own that is used for nothing; who has a name is meant by the star.
-        let proxy = address.is_loopback().then(|| "http://127.0.0.1".to_owned());
-        ClientConfig {
-            protocol: match plain {
-                true => ClientProtocol::Http,
-                false => ClientProtocol::Https,
-            },
-            // One request for each layer: some registries know no other way.
-            use_monolithic_push: true,
-            connect_timeout: Some(CONNECT),
-            user_agent: concat!("firebox/", env!("CARGO_PKG_VERSION")),
-            platform_resolver: None,
-            no_proxy: proxy.as_ref().map(|_| "*,0.0.0.0/0,::/0".to_owned()),
-            http_proxy: proxy,
-            tls_certs_only: authorities,
-            ..ClientConfig::default()
-        }
+    // A proxy can't reach what listens on this machine alone. The client can be told so only by a proxy
+    // of its own that is used for nothing: the star stands for names, the rest for addresses.
+    let proxy = address.is_loopback().then(|| "http://127.0.0.1".to_owned());
+    let config = ClientConfig {
+        protocol: match access.is_plain(address) {
+            true => ClientProtocol::Http,
+            false => ClientProtocol::Https,
+        },
+        // One request for each layer: some registries know no other way.
+        use_monolithic_push: true,
+        connect_timeout: Some(CONNECT),
+        user_agent: concat!("firebox/", env!("CARGO_PKG_VERSION")),
+        platform_resolver: None,
+        no_proxy: proxy.as_ref().map(|_| "*,0.0.0.0/0,::/0".to_owned()),
+        http_proxy: proxy,
+        ..ClientConfig::default()
     };
-    let client = Client::try_from(config(Vec::new()));
-    // Without authorities in the system there is no client, and plain HTTP needs none of them.
-    let client = match plain {
-        true => client.or_else(|_| Client::try_from(config(vec![nobody()]))),
-        false => client,
-    };
-    client.map_err(|error| {
+    // oci-client needs authorities even where it is to speak plain HTTP.
+    Client::try_from(config).map_err(|error| {
         let what = format!("the registry's client can't be set up: {}", causes(&error));
         Failure::new(what).hint(
             "the system's authorities may be missing: install ca-certificates, or name a file of \
              them in SSL_CERT_FILE",
         )
     })
-}
-
-/// An authority that has signed nothing, since its key was never kept: the client takes no empty list.
-fn nobody() -> Certificate {
-    Certificate {
-        encoding: CertificateEncoding::Pem,
-        data: include_bytes!("nobody.pem").to_vec(),
-    }
 }
 
 fn unknown(named: &str) -> Failure {
