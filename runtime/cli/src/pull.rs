@@ -125,7 +125,7 @@ pub async fn fetch(address: &Address, access: &Access, folder: &Path) -> Result<
 }
 
 /// What such a file is called: a model or a component alone has no name in it, so `deploy` must be
-/// able to tell by its file's that it is one.
+/// able to tell by the extension that it is one.
 fn extension(file: &Path) -> io::Result<&'static str> {
     let mut beginning = Vec::new();
     File::open(file)?.take(BLOCK).read_to_end(&mut beginning)?;

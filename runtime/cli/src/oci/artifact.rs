@@ -39,7 +39,7 @@ const ARTIFACT: &str = "dev.firebox.bundle.artifact";
 const TITLE: &str = "org.opencontainers.image.title";
 const DESCRIPTION: &str = "org.opencontainers.image.description";
 
-/// The largest bundle that is taken: larger than any that a server takes.
+/// The largest bundle that is taken: no more than that is unpacked of one by default either.
 pub const LARGEST: u64 = 16 << 30;
 
 /// What follows the tag in that of the bundle's artifact.
