@@ -28,6 +28,21 @@ static void fail(int code, const char *what) {
     exit(code);
 }
 
+/* Reads a file to its end and keeps its first and its last block, since the network sees no more. Gives
+ * how long they are: BLOCK, or less where the file is shorter than that, and then both are all of it. */
+static size_t read_ends(FILE *file, unsigned char *first, unsigned char *last) {
+    static unsigned char piece[BLOCK];
+    size_t block = fread(first, 1, BLOCK, file);
+    memcpy(last, first, block);
+    for (size_t read = block; read == BLOCK;) {
+        read = fread(piece, 1, BLOCK, file);
+        memmove(last, last + read, BLOCK - read);
+        memcpy(last + BLOCK - read, piece, read);
+    }
+    if (ferror(file)) fail(EX_SOFTWARE, "standard input can't be read");
+    return block;
+}
+
 /* Reads all of a file. The caller frees it. */
 static unsigned char *read_all(FILE *file, size_t *length) {
     size_t room = 1 << 16;
@@ -37,6 +52,7 @@ static unsigned char *read_all(FILE *file, size_t *length) {
         size_t read = fread(bytes + *length, 1, room - *length, file);
         *length += read;
         if (read == 0) {
+            if (ferror(file)) fail(EX_SOFTWARE, "a file can't be read");
             bytes[*length] = 0;
             return bytes;
         }
@@ -57,15 +73,13 @@ static int is_space(unsigned char byte) {
 
 /* The numbers for the network: the first bytes behind white space, the last before some, and padding
  * between them. False where there are too few. */
-static int fill_window(const unsigned char *file, size_t length, int32_t *window) {
-    size_t block = length < BLOCK ? length : BLOCK;
-    const unsigned char *first = file, *last = file + length;
-    while (first < file + block && is_space(*first)) first++;
-    while (last > file + length - block && is_space(last[-1])) last--;
-
-    size_t beginning = file + block - first;
-    size_t end = last - (file + length - block);
-    if (length < FEWEST || beginning < FEWEST) return 0;
+static int fill_window(const unsigned char *first, const unsigned char *last, size_t block,
+                       int32_t *window) {
+    size_t beginning = block, end = block;
+    for (; beginning > 0 && is_space(*first); first++) beginning--;
+    while (end > 0 && is_space(last[end - 1])) end--;
+    last += end;
+    if (beginning < FEWEST) return 0;
     if (beginning > BEGINNING) beginning = BEGINNING;
     if (end > END) end = END;
 
@@ -122,17 +136,16 @@ static void print_label(size_t wanted, float confidence) {
 }
 
 int main(void) {
-    size_t length;
-    unsigned char *file = read_all(stdin, &length);
+    static unsigned char first[BLOCK], last[BLOCK];
     static int32_t window[BEGINNING + END];
     static float scores[LABELS];
-    if (!fill_window(file, length, window))
+    size_t block = read_ends(stdin, first, last);
+    if (!fill_window(first, last, block, window))
         fail(EX_DATAERR, "expected at least 8 bytes that don't begin with white space");
     infer(window, scores);
     size_t best = 0;
     for (size_t i = 1; i < LABELS; i++)
         if (scores[i] > scores[best]) best = i;
     print_label(best, scores[best]);
-    free(file);
     return 0;
 }

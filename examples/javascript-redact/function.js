@@ -43,7 +43,8 @@ function question(request) {
   }
   if (texts.length > MOST_TEXTS) throw invalid(`${texts.length} texts are too many: send at most ${MOST_TEXTS}`);
   const wanted = asked.kinds ?? kinds;
-  const unknown = Array.isArray(wanted) ? wanted.find((kind) => !kinds.includes(kind)) : wanted;
+  if (!Array.isArray(wanted)) throw invalid(`kinds must be a list, of ${kinds.join(", ")}`);
+  const unknown = wanted.find((kind) => !kinds.includes(kind));
   if (unknown !== undefined) throw invalid(`there is no kind ${JSON.stringify(unknown)}: known are ${kinds.join(", ")}`);
   return { texts, wanted };
 }

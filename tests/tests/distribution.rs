@@ -9,136 +9,28 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use firebox_tests::binary::{self, target, workspace};
-use firebox_tests::server::spawn;
-use firebox_tests::{Server, client, guests, onnx, toolchains};
+use firebox_tests::{Server, binary, guests, onnx, toolchains};
 use serde_json::{Value, json};
 
-/// Longer than any start on a slow, busy machine.
-const START: Duration = Duration::from_secs(60);
+#[path = "distribution/kubernetes.rs"]
+mod kubernetes;
+#[path = "distribution/registry.rs"]
+mod registry;
+#[path = "distribution/stalling.rs"]
+mod stalling;
+
+use registry::{Group, Registry, START};
+
 const WRONG_LINE: i32 = 2;
 const UNREACHABLE: i32 = 3;
 const REFUSED: i32 = 4;
 /// The password `secret`, as `htpasswd -B` writes it.
 const ACCOUNT: &str = "ada:$2b$05$bEyHgG6yU60qdg1RdX0jpumZqYQIydgZDbpOxVgv7Dt46eN/mb4VO";
-
-/// A registry on a free port of loopback, with a folder of its own; it ends with the test.
-struct Registry {
-    _process: Group,
-    host: String,
-    folder: tempfile::TempDir,
-}
-
-impl Registry {
-    /// None where no registry can be had. With `account`, it lets nobody else in.
-    async fn start(account: Option<&str>) -> Option<Registry> {
-        let program = toolchains::debian("docker-registry")?.join("usr/bin/docker-registry");
-        let folder = tempfile::tempdir().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = free.local_addr().unwrap().to_string();
-        let mut settings = format!(
-            "version: 0.1\nlog: {{level: warn}}\nhttp: {{addr: '{host}'}}\n\
-             storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n",
-            folder.path().join("store").display()
-        );
-        if let Some(account) = account {
-            let file = folder.path().join("accounts");
-            fs::write(&file, account).unwrap();
-            settings += &format!(
-                "auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n",
-                file.display()
-            );
-        }
-        let file = folder.path().join("registry.yml");
-        fs::write(&file, settings).unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut command = Command::new(program);
-        command.arg("serve").arg(file).stdin(Stdio::null());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        drop(free);
-        let registry = Registry {
-            _process: Group::spawn(command),
-            host,
-            folder,
-        };
-        let began = Instant::now();
-        while registry.get("/v2/").await.is_none() {
-            let log = fs::read_to_string(registry.folder.path().join("log")).unwrap();
-            assert!(
-                began.elapsed() < START,
-                "the registry does not start: {log}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Some(registry)
-    }
-
-    fn address(&self, rest: &str) -> String {
-        format!("oci://{}/{rest}", self.host)
-    }
-
-    /// What it answers to a plain client: status and body; none where it doesn't.
-    async fn get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
-        client::ready();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = client
-            .get(format!("http://{}{path}", self.host))
-            .header("accept", "application/vnd.oci.image.manifest.v1+json");
-        let answer = request.send().await.ok()?;
-        let status = answer.status().as_u16();
-        Some((status, answer.bytes().await.ok()?.to_vec()))
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let (status, body) = self.get(path).await.unwrap();
-        assert_eq!(status, 200, "{path}");
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    /// The file in which the registry keeps a blob.
-    fn blob(&self, digest: &str) -> PathBuf {
-        let hex = digest.strip_prefix("sha256:").unwrap();
-        let path = format!(
-            "store/docker/registry/v2/blobs/sha256/{}/{hex}/data",
-            &hex[..2]
-        );
-        self.folder.path().join(path)
-    }
-}
-
-/// A child with all that it starts, which end with the test.
-struct Group(Child);
-
-impl Group {
-    fn spawn(mut command: Command) -> Group {
-        command.process_group(0);
-        Group(spawn(command).unwrap())
-    }
-
-    #[allow(unsafe_code, reason = "std can send no signal but SIGKILL")]
-    fn signal(&self, whom: impl Fn(libc::pid_t) -> libc::pid_t, signal: libc::c_int) {
-        let pid = libc::pid_t::try_from(self.0.id()).unwrap();
-        // SAFETY: `kill` takes two integers; the process is our child and was not waited for.
-        unsafe {
-            libc::kill(whom(pid), signal);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
-            self.signal(|pid| -pid, libc::SIGKILL);
-        }
-        drop(self.0.wait());
-    }
-}
 
 /// A project with a component, a model that is worth a layer, and an asset.
 fn project() -> tempfile::TempDir {
@@ -214,6 +106,8 @@ async fn what_is_pushed_comes_back_byte_for_byte_and_is_deployed() {
     ));
     let pulled = succeeds(firebox(here, &["pull", &pinned]));
     assert_eq!(pulled["file"], "adder.firebox", "named after the function");
+    let mode = |name: &str| fs::metadata(here.join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("back.firebox") & 0o777, mode("words.txt") & 0o755);
 
     let server = Server::start().await;
     let mut deploy = firebox(here, &["deploy", &address]);
@@ -303,6 +197,11 @@ async fn a_model_alone_is_one_artifact_and_large_files_are_sent_once() {
         &["pull", &registry.address("adder:1"), "-o", "back.onnx"],
     ));
     assert_eq!(fs::read(here.join("back.onnx")).unwrap(), onnx::add_one());
+    let pulled = succeeds(firebox(here, &["pull", &registry.address("adder:1")]));
+    assert_eq!(
+        pulled["file"], "adder.onnx",
+        "under a name that deploy knows"
+    );
 
     let model = guests::model("magika", "magika.onnx");
     fs::write(here.join("magika.onnx"), &model).unwrap();
@@ -353,6 +252,23 @@ async fn an_account_comes_from_docker_or_the_command_line() {
     let config = json!({"auths": {registry.host.as_str(): {"auth": auth}}});
     fs::write(here.join("config.json"), config.to_string()).unwrap();
     succeeds(firebox(here, &["pull", &address]));
+
+    // Helpers say so where they keep no account, and that is no failure.
+    let config = json!({"credsStore": "test"});
+    fs::write(here.join("config.json"), config.to_string()).unwrap();
+    let helped = |words: &str| {
+        let helper = here.join("docker-credential-test");
+        fs::write(&helper, format!("#!/bin/sh\necho '{words}'\nexit 1\n")).unwrap();
+        fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = firebox(here, &["pull", &address]);
+        command.env("PATH", toolchains::path_with(here));
+        command
+    };
+    let none = helped("credentials not found in native keychain");
+    fails(none, REFUSED, &["without an account"]);
+    let locked = helped("the keychain is locked");
+    fails(locked, 1, &["docker-credential-test failed"]);
+
     fs::write(here.join("config.json"), "{").unwrap();
     fails(
         firebox(here, &["pull", &address]),
@@ -382,9 +298,9 @@ async fn what_is_damaged_or_missing_is_told_and_leaves_no_file() {
     let kept = fs::read(registry.blob(digest)).unwrap();
     let mut damaged = kept.clone();
     damaged[kept.len() / 2] ^= 1;
-    for (content, word) in [(&damaged[..], "digest"), (&kept[..kept.len() - 1], "")] {
+    for content in [&damaged[..], &kept[..kept.len() - 1]] {
         fs::write(registry.blob(digest), content).unwrap();
-        fails(firebox(here, &pull), 1, &["a layer of", word]);
+        fails(firebox(here, &pull), 1, &["a layer of", "digest"]);
         assert!(!here.join("back.firebox").exists());
     }
     let longer = [&kept[..], b"more"].concat();
@@ -392,6 +308,53 @@ async fn what_is_damaged_or_missing_is_told_and_leaves_no_file() {
     fails(firebox(here, &pull), 1, &["longer than the manifest says"]);
     fs::write(registry.blob(digest), kept).unwrap();
     succeeds(firebox(here, &pull));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_on_this_machine_is_reached_without_a_proxy_and_by_http() {
+    let Some(registry) = Registry::start(None).await else {
+        return;
+    };
+    let project = project();
+    let here = project.path();
+    let address = registry.address("adder:1");
+    for command in [["push", ".", &address], ["pull", &address, "--json"]] {
+        let mut command = firebox(here, &command);
+        for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env(proxy, "http://127.0.0.1:1");
+        }
+        command.env_remove("NO_PROXY").env_remove("no_proxy");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", complaint(&output));
+    }
+    let tls = ["pull", &address, "--insecure=false"];
+    fails(
+        firebox(here, &tls),
+        UNREACHABLE,
+        &["no registry answers", "--insecure"],
+    );
+    let mut without = firebox(here, &["pull", &address]);
+    without.env("SSL_CERT_FILE", "/none");
+    without.env("SSL_CERT_DIR", "/none");
+    fails(without, 1, &["ca-certificates", "SSL_CERT_FILE"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_bundle_and_no_model_is_not_pushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    // Nobody listens there: nothing is sent.
+    for (name, content) in [
+        ("adder.tar.gz", &b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..]),
+        ("README.md", &b"# adder\n\nAdds.\n"[..]),
+    ] {
+        fs::write(here.join(name), content).unwrap();
+        fails(
+            firebox(here, &["push", name, "oci://127.0.0.1:1/adder:1"]),
+            1,
+            &[name, "not an ONNX model", "push takes a project folder"],
+        );
+    }
 }
 
 #[test]
@@ -417,118 +380,4 @@ fn addresses_that_can_not_be_are_wrong_command_lines() {
         UNREACHABLE,
         &["no registry answers"],
     );
-}
-
-#[test]
-fn the_manifests_for_kubernetes_are_as_the_schemas_say() {
-    let Some(bin) = toolchains::pip(&["kubernetes-validate==1.37.0"]) else {
-        return;
-    };
-    let check = |files: &[PathBuf]| {
-        let mut python = Command::new(bin.join("python3"));
-        python.arg(workspace().join("tests/kubernetes/check.py"));
-        python.arg("1.37.0").args(files).output().unwrap()
-    };
-    let folder = workspace().join("examples/kubernetes");
-    let files = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let files: Vec<_> = files
-        .filter(|path| path.extension() == Some("yaml".as_ref()))
-        .collect();
-    let output = check(&files);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", complaint(&output));
-    for kind in [
-        "ServingRuntime",
-        "InferenceService",
-        "Deployment",
-        "Service",
-        "PersistentVolumeClaim",
-    ] {
-        assert!(said.contains(&format!("{kind} in")), "{said}");
-    }
-    // That a mistake is found is half of the promise.
-    for file in &files {
-        let text = fs::read_to_string(file).unwrap();
-        let wrong = text.replacen("spec:\n", "spec:\n  replicaz: 1\n", 1);
-        let wrong_file = target().join("wrong.yaml");
-        fs::write(&wrong_file, wrong).unwrap();
-        let said = check(&[wrong_file]);
-        assert!(
-            !said.status.success(),
-            "{}",
-            String::from_utf8_lossy(&said.stdout)
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_container_serves_what_lies_in_a_folder_and_stops_when_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let models = folder.path().join("models");
-    fs::create_dir(&models).unwrap();
-    fs::write(models.join("model.onnx"), onnx::add_one()).unwrap();
-    let programs = binary::firebox().parent().unwrap();
-    let script = workspace().join("examples/kubernetes/serve-models");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = free.local_addr().unwrap().to_string();
-    let start = |models: &Path| {
-        let mut command = Command::new(&script);
-        command.arg(models).arg("adder").stdin(Stdio::null());
-        command.env("PATH", toolchains::path_with(programs));
-        command.env("TMPDIR", folder.path());
-        command.env("FIREBOX_DATA", folder.path().join("data"));
-        command.env("FIREBOX_LISTEN", &host);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
-    drop(free);
-    let empty = start(folder.path()).status().unwrap();
-    assert_eq!(
-        empty.code(),
-        Some(1),
-        "a folder without models serves nothing"
-    );
-    let mut server = Group::spawn(start(&models));
-    let marker = folder.path().join("models-are-served");
-    let began = Instant::now();
-    while !marker.exists() {
-        assert!(began.elapsed() < START, "nothing is served");
-        assert!(
-            server.0.try_wait().unwrap().is_none(),
-            "it ended at its start"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    client::ready();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    // The probe of the runtime, and a question as KServe's clients put it.
-    let ready = client.get(format!("http://{host}/v2/models/adder/ready"));
-    assert_eq!(ready.send().await.unwrap().status().as_u16(), 200);
-    let question = json!({"inputs": [
-        {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]},
-    ]});
-    let asked = client.post(format!("http://{host}/v2/models/adder/infer"));
-    let answer: Value = asked
-        .json(&question)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    assert_eq!(answer["outputs"][0]["data"], json!([2.0, 3.0]));
-
-    // To the script alone, as a container's runtime does.
-    server.signal(|pid| pid, libc::SIGTERM);
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = server.0.try_wait().unwrap() {
-            break status;
-        }
-        assert!(began.elapsed() < START, "it does not stop");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    assert!(status.success(), "{status}");
 }

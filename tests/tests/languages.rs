@@ -13,6 +13,7 @@ use std::process::Command;
 
 use firebox_tests::binary::{self, workspace};
 use firebox_tests::client::send;
+use firebox_tests::compare::assert_close;
 use firebox_tests::{Server, guests, toolchains};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -96,7 +97,12 @@ async fn javascript_takes_and_gives_json() {
     let request = server.request(Method::POST, "/v1/functions/javascript-redact/invoke");
     let unknown = send(request.body(r#"{"texts": [], "kinds": ["name"]}"#)).await;
     unknown.refused(400, &["there is no kind", "email"]);
+    let request = server.request(Method::POST, "/v1/functions/javascript-redact/invoke");
+    let no_list = send(request.body(r#"{"texts": [], "kinds": "email"}"#)).await;
+    no_list.refused(400, &["kinds must be a list"]);
     server.stop().await;
+    let mut npm = Command::new("npm");
+    succeeds(npm.args(["test"]).env("PATH", &path).current_dir(&project));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,6 +192,30 @@ async fn the_c_template_builds_and_answers() {
         json!({"lines": 2, "words": 10, "bytes": text.len()})
     );
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rust_templates_build_and_answer_as_their_readmes_say() {
+    // What all of them depend on is compiled once.
+    let compiled = tempfile::tempdir().unwrap();
+    for (template, sample, kind) in [
+        ("rust", "harbour.txt", "text/plain"),
+        ("tensor", "values.json", "application/json"),
+        ("model", "orange.txt", "text/plain"),
+    ] {
+        let (_folder, project, _) = new_project(template);
+        std::os::unix::fs::symlink(compiled.path(), project.join("target")).unwrap();
+        let server = Server::start().await;
+        deploy(&server, &project, &std::env::var("PATH").unwrap());
+        let body = std::fs::read(project.join("samples").join(sample)).unwrap();
+        let answer = call(&server, "greeter", kind, &body).await;
+        let readme = std::fs::read_to_string(project.join("README.md")).unwrap();
+        let (_, told) = readme.split_once("```json\n").unwrap();
+        let (told, _) = told.split_once("```").unwrap();
+        let told: Value = serde_json::from_str(told).unwrap();
+        assert_close(&answer, &told);
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

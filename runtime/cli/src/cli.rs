@@ -1,9 +1,10 @@
 //! The command line as a whole, and which function carries out which command.
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
-use crate::failure::{Context, EXIT_CODES, Result};
+use crate::failure::{Context, EXIT_CODES, Exit, Failure, Result};
 use crate::{
     bench, build, cost, demo, deploy, download, functions, invoke, jobs, labels, project, pull,
     push, residency, rollback, rollout, serve, shadow, traffic, versions,
@@ -131,12 +132,35 @@ async fn ask(command: Ask, client: &Client) -> Result {
     }
 }
 
-/// A client needs one thread.
+/// A client needs one thread. When a signal ends the work it is dropped, and takes its temporary files
+/// along.
 fn wait_for(work: impl Future<Output = Result>) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    runtime
-        .context(|| "no event loop can be had".into())?
-        .block_on(work)
+        .build()
+        .context(|| "no event loop can be had".into())?;
+    let done = runtime.block_on(async {
+        // The work first: what blocks before it waits for anything, such as a compiler or a read of
+        // standard input, is ended by signals as ever.
+        tokio::select! {
+            biased;
+            done = work => done,
+            failure = interrupted() => Err(failure),
+        }
+    });
+    // A read of standard input may be under way, and would be waited for.
+    runtime.shutdown_background();
+    done
+}
+
+/// What a command comes to when a signal ends it.
+async fn interrupted() -> Failure {
+    let sent = async |kind| match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = sent(SignalKind::interrupt()) => Failure::new("interrupted").with_exit(Exit::Interrupted),
+        () = sent(SignalKind::terminate()) => Failure::new("terminated").with_exit(Exit::Terminated),
+    }
 }

@@ -1,8 +1,11 @@
 //! The way to a server: URLs, requests, and refusals turned into failures.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
@@ -10,6 +13,7 @@ use serde_json::Value;
 
 use crate::api::Problem;
 use crate::failure::{Context, Exit, Failure, Result, causes};
+use crate::silence::{Pulse, within};
 use crate::tls;
 
 /// The longest wait for a connection.
@@ -24,6 +28,8 @@ const PROBLEM_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// For bodies that may be long on the way: [`within`] is their timeout.
+    uploads: reqwest::Client,
     base: Url,
     author: String,
 }
@@ -41,19 +47,20 @@ impl Client {
         }
         let host = base.host_str().ok_or_else(|| wrong("it names no host"))?;
         tls::ready();
-        // No TLS is spoken here, so no authority need be loaded, or be there at all.
-        let mut http = reqwest::Client::builder()
-            .tls_certs_only([])
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE);
-        if is_loopback(host) {
-            http = http.no_proxy();
-        }
-        let http = http
-            .build()
-            .context(|| "the HTTP client can't be set up".into())?;
+        let builder = || {
+            // No TLS is spoken here, so no authority need be loaded, or be there at all.
+            let http = reqwest::Client::builder()
+                .tls_certs_only([])
+                .connect_timeout(CONNECT);
+            match is_loopback(host) {
+                true => http.no_proxy(),
+                false => http,
+            }
+        };
+        let unmade = || "the HTTP client can't be set up".into();
         Ok(Client {
-            http,
+            http: builder().read_timeout(SILENCE).build().context(unmade)?,
+            uploads: builder().build().context(unmade)?,
             base,
             author: user(),
         })
@@ -125,16 +132,38 @@ impl Client {
     }
 
     /// Uploads a bundle of `bytes` bytes; the answer is the version's `VersionInfo`.
-    pub async fn upload(&self, function: &str, bundle: Body, bytes: u64) -> Result<Value> {
+    pub async fn upload(
+        &self,
+        function: &str,
+        bundle: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        bytes: u64,
+    ) -> Result<Value> {
         let request = self.request(Method::POST, &["v1", "functions", function, "versions"]);
         let request = request.header(CONTENT_TYPE, "application/x-tar");
-        let request = self.signed(request.header(CONTENT_LENGTH, bytes));
-        self.json(request.body(bundle)).await
+        self.submit(request.header(CONTENT_LENGTH, bytes), bundle)
+            .await
     }
 
-    /// A request of the author's, with an answer in JSON.
-    pub async fn submit(&self, request: RequestBuilder) -> Result<Value> {
-        self.json(self.signed(request)).await
+    /// A request of the author's with a body in pieces, which may be as long on the way as it takes;
+    /// the answer is JSON.
+    pub async fn submit(
+        &self,
+        request: RequestBuilder,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Value> {
+        let pulse = Pulse::start();
+        let beating = pulse.clone();
+        let pieces = pieces.inspect(move |_| beating.beat());
+        let request = self.signed(request).body(Body::wrap_stream(pieces));
+        let request = request
+            .build()
+            .context(|| "the request can't be made".into())?;
+        let answered = async {
+            let answer = self.accepted(self.uploads.execute(request).await).await?;
+            self.read(answer).await
+        };
+        let answered = within(SILENCE, &pulse, answered).await;
+        answered.unwrap_or_else(|| Err(self.unreachable(self.silent())))
     }
 
     /// A request with an answer in JSON.
@@ -152,10 +181,11 @@ impl Client {
 
     /// Sends a request. An answer that is an error becomes a failure with what it says.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response> {
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| self.no_answer(&error))?;
+        self.accepted(request.send().await).await
+    }
+
+    async fn accepted(&self, answer: reqwest::Result<Response>) -> Result<Response> {
+        let answer = answer.map_err(|error| self.no_answer(&error))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -180,10 +210,17 @@ impl Client {
                     "start one with `firebox serve`, or name it with --server or FIREBOX_SERVER",
                 );
         }
-        let what = match error.is_timeout() {
-            true => format!("{server} was silent for {} s", SILENCE.as_secs()),
+        self.unreachable(match error.is_timeout() {
+            true => self.silent(),
             false => format!("{server} broke the connection off: {}", causes(error)),
-        };
+        })
+    }
+
+    fn silent(&self) -> String {
+        format!("{} was silent for {} s", self.server(), SILENCE.as_secs())
+    }
+
+    fn unreachable(&self, what: String) -> Failure {
         Failure::new(what)
             .with_exit(Exit::Unreachable)
             .hint("the server's log may say why")

@@ -34,10 +34,7 @@ pub async fn demo(args: DemoArgs) -> Result {
         Some(checkout) => return Err(no_checkout(&format!("{} is none", checkout.display()))),
         None => find_checkout().ok_or_else(|| no_checkout("none was found"))?,
     };
-    tokio::select! {
-        done = run(&checkout) => done,
-        () = child::told_to_stop() => Err(Failure::new("the demo was interrupted")),
-    }
+    run(&checkout).await
 }
 
 /// Dropping this future midway kills the server and removes its data.

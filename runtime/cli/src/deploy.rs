@@ -8,7 +8,6 @@ use clap::Args;
 use firebox_registry::{FunctionName, Manifest};
 use futures::StreamExt;
 use indicatif::ProgressBar;
-use reqwest::Body;
 use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
@@ -150,9 +149,7 @@ pub async fn upload(client: &Client, function: &str, bundle: &Path) -> Result<Va
     let counted = progress.clone();
     let pieces = ReaderStream::new(tokio::fs::File::from_std(file))
         .inspect(move |piece| counted.sent(piece.as_ref().map_or(0, |piece| piece.len() as u64)));
-    let answer = client
-        .upload(function, Body::wrap_stream(pieces), bytes)
-        .await;
+    let answer = client.upload(function, pieces, bytes).await;
     progress.done();
     answer
 }

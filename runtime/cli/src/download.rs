@@ -1,5 +1,8 @@
 //! `download`: the bundle of a version, as it was uploaded.
 
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,6 +11,7 @@ use reqwest::header::ETAG;
 use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde_json::json;
+use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
 use crate::client::Client;
@@ -90,6 +94,16 @@ pub async fn download(args: DownloadArgs, client: &Client) -> Result {
     })
 }
 
+/// A file in `folder` for what is on its way. It goes away unless it is given a name, and may be read
+/// by those whom the umask lets.
+pub(crate) fn part_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".part-");
+    builder
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+}
+
 /// Writes an answer's body, which is `what`, into the file `target`, which gets its name when it is
 /// whole and `check` has nothing against it; gives what that says.
 pub async fn save<T>(
@@ -103,7 +117,7 @@ pub async fn save<T>(
         _ => Path::new("."),
     };
     let unwritten = || format!("{} can't be written", target.display());
-    let part = tempfile::NamedTempFile::new_in(folder).context(unwritten)?;
+    let part = part_in(folder).context(unwritten)?;
     let handle = part.reopen().context(unwritten)?;
     let mut file = tokio::io::BufWriter::new(tokio::fs::File::from_std(handle));
     let broken = || format!("{what} broke off");

@@ -11,7 +11,8 @@ Exit codes:
   1  it failed: a file, a compiler, a server that would not start
   2  the command line is wrong
   3  no server answers at the address
-  4  the server refused; its reason is shown";
+  4  the server refused; its reason is shown
+  130, 143  it was ended by Ctrl-C, or by SIGTERM";
 
 /// The exit codes other than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,10 @@ pub enum Exit {
     Unreachable = 3,
     /// A server answered with an error.
     Refused = 4,
+    /// SIGINT ended it, as shells count.
+    Interrupted = 130,
+    /// SIGTERM ended it.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

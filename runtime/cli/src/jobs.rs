@@ -249,9 +249,7 @@ async fn submit(args: SubmitArgs, client: &Client) -> Result {
             .map(|Parameter(key, value)| (key, value));
         request = request.query(&pairs.collect::<Vec<_>>());
     }
-    let answer = client
-        .submit(request.body(reqwest::Body::wrap_stream(pieces)))
-        .await;
+    let answer = client.submit(request, pieces).await;
     bar.finish_and_clear();
     let answer = answer?;
     match args.wait {

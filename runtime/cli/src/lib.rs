@@ -31,6 +31,7 @@ pub mod rollback;
 pub mod rollout;
 pub mod serve;
 pub mod shadow;
+pub mod silence;
 pub mod tls;
 pub mod traffic;
 pub mod versions;

@@ -23,6 +23,9 @@ use crate::failure::{Context, Failure, Result};
 
 /// What an address begins with.
 pub const SCHEME: &str = "oci://";
+/// What a helper of docker's prints where it keeps no account, by the protocol of
+/// <https://github.com/docker/docker-credential-helpers>.
+const NO_ACCOUNT: &str = "credentials not found in native keychain";
 /// Longer than any password or token.
 const PASSWORD_BYTES: u64 = 64 << 10;
 
@@ -102,15 +105,22 @@ pub struct Access {
     /// Read the account's password from standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
-    /// Speak plain HTTP with a registry on another machine; on this one that is usual
-    #[arg(long)]
-    insecure: bool,
+    /// Speak plain HTTP with a registry on another machine; on this one that is usual, and
+    /// --insecure=false speaks TLS
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    insecure: Option<bool>,
 }
 
 impl Access {
     /// Whether the registry is spoken to without TLS.
     pub fn is_plain(&self, address: &Address) -> bool {
-        self.insecure || address.is_loopback()
+        self.insecure.unwrap_or_else(|| address.is_loopback())
     }
 
     /// The account, or none.
@@ -171,6 +181,11 @@ fn kept_by_docker(registry: &str) -> Result<RegistryAuth> {
             Err(wrong("is an identity token, which is not supported".into()))
         }
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(RegistryAuth::Anonymous),
+        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
+            if stdout.trim() == NO_ACCOUNT =>
+        {
+            Ok(RegistryAuth::Anonymous)
+        }
         // What a helper printed may be a secret.
         Err(CredentialRetrievalError::HelperFailure { helper, .. }) => {
             Err(wrong(format!("can't be had: {helper} failed")))
@@ -226,10 +241,11 @@ mod tests {
             };
             access.is_plain(&text.parse().unwrap())
         };
-        assert!(is_plain("oci://127.0.0.1:5000/a:1", false));
-        assert!(is_plain("oci://localhost:5000/a:1", false));
-        assert!(!is_plain("oci://localhost.example.org/a:1", false));
-        assert!(!is_plain("oci://10.0.0.7:5000/a:1", false));
-        assert!(is_plain("oci://10.0.0.7:5000/a:1", true));
+        assert!(is_plain("oci://127.0.0.1:5000/a:1", None));
+        assert!(is_plain("oci://localhost:5000/a:1", None));
+        assert!(!is_plain("oci://localhost:5000/a:1", Some(false)));
+        assert!(!is_plain("oci://localhost.example.org/a:1", None));
+        assert!(!is_plain("oci://10.0.0.7:5000/a:1", None));
+        assert!(is_plain("oci://10.0.0.7:5000/a:1", Some(true)));
     }
 }

@@ -1,5 +1,7 @@
 //! `pull`: gets a bundle from an OCI registry, as it was pushed.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,12 +10,18 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 
+use crate::download;
 use crate::failure::{Context, Failure, Result};
 use crate::oci::artifact::{self, Content, Found};
 use crate::oci::remote::Remote;
 use crate::oci::{Access, Address};
 use crate::output::{self, Format};
 use crate::progress;
+
+/// As much as there is in a tar's first header.
+const BLOCK: u64 = 512;
+/// What a compressed bundle begins with.
+const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 /// `firebox pull`
 #[derive(Args, Debug)]
@@ -29,7 +37,8 @@ Examples:
 pub struct PullArgs {
     /// Where from: oci://HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]
     address: Address,
-    /// Where to; NAME.firebox in this folder where it is not given
+    /// Where to; NAME.firebox in this folder where it is not given, or NAME.onnx or NAME.wasm where
+    /// it is such a file alone
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -50,7 +59,6 @@ pub struct Pulled {
     pub bytes: u64,
     /// The digest of the manifest at the address.
     pub manifest: String,
-    extension: &'static str,
 }
 
 /// `firebox pull`
@@ -61,7 +69,11 @@ pub async fn pull(args: PullArgs) -> Result {
     let pulled = fetch(address, &args.access, folder.unwrap_or(Path::new("."))).await?;
     let target = match (args.output, &pulled.name) {
         (Some(file), _) => file,
-        (None, Some(name)) => format!("{name}.{}", pulled.extension).into(),
+        (None, Some(name)) => {
+            let unread = || "what was pulled can't be read".into();
+            let extension = extension(pulled.file.path()).context(unread)?;
+            format!("{name}.{extension}").into()
+        }
         (None, None) => {
             return Err(
                 Failure::usage(format!("{address} tells no function's name"))
@@ -95,9 +107,8 @@ pub async fn fetch(address: &Address, access: &Access, folder: &Path) -> Result<
         Found::ComponentOf(bundle) => artifact::read(remote.manifest_of(bundle).await?)?,
         other => other,
     };
-    let (content, extension) = match found {
-        Found::Bundle(content) => (content, "firebox"),
-        Found::Wasm(content) => (content, "wasm"),
+    let content = match found {
+        Found::Bundle(content) | Found::Wasm(content) => content,
         Found::ComponentOf(_) => {
             let what = format!("{address} leads to a component, which leads to another one");
             return Err(Failure::new(what).hint("push the bundle again"));
@@ -110,7 +121,19 @@ pub async fn fetch(address: &Address, access: &Access, folder: &Path) -> Result<
         digest: content.digest,
         bytes: content.bytes,
         manifest: digest,
-        extension,
+    })
+}
+
+/// What such a file is called: a model or a component alone has no name in it, so `deploy` must be
+/// able to tell by the extension that it is one.
+fn extension(file: &Path) -> io::Result<&'static str> {
+    let mut beginning = Vec::new();
+    File::open(file)?.take(BLOCK).read_to_end(&mut beginning)?;
+    let is_tar = beginning.get(257..262) == Some(b"ustar");
+    Ok(match beginning.as_slice() {
+        bytes if bytes.starts_with(b"\0asm") => "wasm",
+        bytes if is_tar || bytes.starts_with(&ZSTD) => "firebox",
+        _ => "onnx",
     })
 }
 
@@ -122,7 +145,7 @@ async fn join(
     folder: &Path,
 ) -> Result<NamedTempFile> {
     let unwritten = || format!("no file can be written in {}", folder.display());
-    let part = NamedTempFile::new_in(folder).context(unwritten)?;
+    let part = download::part_in(folder).context(unwritten)?;
     let mut file = tokio::fs::File::from_std(part.reopen().context(unwritten)?);
     let bar = progress::bar(&format!("pulling {address}"), content.bytes);
     for layer in &content.layers {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use firebox_engine::Model;
 use firebox_registry::{Digest, FunctionName, UnpackLimits, Unpacked, bundle};
 use serde_json::json;
 
@@ -65,6 +66,7 @@ pub async fn push(args: PushArgs) -> Result {
     })?;
     let folder = tempfile::tempdir().context(|| "a temporary folder can't be made".into())?;
     let content = unpacked(&path, folder.path(), &name)?;
+    check_models(&path, &content)?;
     let unread = || format!("{} can't be read", path.display());
     let parts = bundle::parts(&path).context(unread)?;
     let whole = artifact::of_bundle(&name, &content.manifest, content.digest, &parts)?;
@@ -137,4 +139,17 @@ fn unpacked(path: &Path, folder: &Path, name: &FunctionName) -> Result<Unpacked>
             None => failure,
         }
     })
+}
+
+/// Whatever is neither an archive nor WebAssembly is taken for a model: it must be one.
+fn check_models(path: &Path, content: &Unpacked) -> Result {
+    for model in content.models.values() {
+        Model::check(model).map_err(|error| {
+            Failure::new(format!("{}: {error}", path.display())).hint(
+                "push takes a project folder, a bundle (tar, also with zstd), an ONNX model or a \
+                 component",
+            )
+        })?;
+    }
+    Ok(())
 }

@@ -107,20 +107,15 @@ impl Model {
     /// Loads a model from an ONNX file, which is mapped while it is read, as are the files in
     /// its folder, or below, in which it keeps weights.
     pub fn open(path: &Path, options: &Options) -> Result<Self, LoadError> {
-        let unread = |source| LoadError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(unread)?;
-        #[allow(unsafe_code, reason = "mapping a file")]
-        // SAFETY: the mapping lives until the model is loaded. Model files are written once and
-        // never changed in place; a file that is cut short meanwhile would end the process,
-        // as with any mapped file.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(unread)?;
-        let mapped = Mapped(Arc::new(bytes));
-        let mut proto = onnx::decode(Bytes::from_owner(mapped.clone()))?;
+        let (mut proto, mapped) = decode_file(path)?;
         onnx::external::attach(&mut proto, path.parent().unwrap_or(Path::new("")))?;
         Self::prepare(proto, options, &|| mapped.give_back())
+    }
+
+    /// Whether a file is an ONNX model at all: [`LoadError::NotOnnx`] or [`LoadError::NoGraph`] where it
+    /// is none. Whether this engine can run it is not asked, and no weights are read.
+    pub fn check(path: &Path) -> Result<(), LoadError> {
+        decode_file(path).map(drop)
     }
 
     /// What the model takes and gives.
@@ -286,6 +281,23 @@ impl std::fmt::Debug for Model {
             .field("weight_bytes", &self.weight_bytes)
             .finish_non_exhaustive()
     }
+}
+
+/// The message in a file, and the mapping that its stored tensors are slices of.
+fn decode_file(path: &Path) -> Result<(ModelProto, Mapped), LoadError> {
+    let unread = |source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(unread)?;
+    #[allow(unsafe_code, reason = "mapping a file")]
+    // SAFETY: the mapping lives until the model is loaded. Model files are written once and
+    // never changed in place; a file that is cut short meanwhile would end the process,
+    // as with any mapped file.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(unread)?;
+    let mapped = Mapped(Arc::new(bytes));
+    let proto = onnx::decode(Bytes::from_owner(mapped.clone()))?;
+    Ok((proto, mapped))
 }
 
 /// A file that is mapped while a model is loaded.

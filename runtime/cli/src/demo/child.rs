@@ -7,7 +7,6 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::failure::{Context, Failure, Result};
@@ -97,25 +96,5 @@ impl Server {
             Some(last) => Failure::new(format!("{what}; its last words: {last}")),
             None => Failure::new(what),
         }
-    }
-}
-
-/// Waits until someone ends the demo from outside.
-pub async fn told_to_stop() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let interrupted = async {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => {}
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminated => {}
-        () = interrupted => {}
     }
 }

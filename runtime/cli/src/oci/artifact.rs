@@ -19,6 +19,7 @@ use serde_json::json;
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::failure::{Context, Failure, Result};
+use crate::output;
 
 /// The type of a bundle's artifact.
 pub const BUNDLE: &str = "application/vnd.firebox.bundle.v1";
@@ -37,6 +38,9 @@ const DIGEST: &str = "dev.firebox.bundle.digest";
 const ARTIFACT: &str = "dev.firebox.bundle.artifact";
 const TITLE: &str = "org.opencontainers.image.title";
 const DESCRIPTION: &str = "org.opencontainers.image.description";
+
+/// The largest bundle that is taken: no more than that is unpacked of one by default either.
+pub const LARGEST: u64 = 16 << 30;
 
 /// What follows the tag in that of the bundle's artifact.
 pub const SUFFIX: &str = ".bundle";
@@ -211,6 +215,13 @@ pub fn read(manifest: OciImageManifest) -> Result<Found> {
         sum.checked_add(bytes)
     });
     let bytes = bytes.ok_or_else(|| Failure::new("the artifact has layers of no possible size"))?;
+    if bytes > LARGEST {
+        return Err(Failure::new(format!(
+            "the artifact announces {}, and at most {} are taken",
+            output::bytes(bytes),
+            output::bytes(LARGEST)
+        )));
+    }
     let content = |digest| Content {
         digest,
         bytes,
@@ -322,6 +333,9 @@ mod tests {
     #[test]
     fn sizes_that_can_not_be_are_refused() {
         let mut manifest = parse(&bundle().0);
+        manifest.layers[0].size = i64::try_from(LARGEST).unwrap();
+        let failure = read(manifest.clone()).unwrap_err();
+        assert!(failure.what.contains("at most 16"), "{failure}");
         manifest.layers[0].size = -1;
         assert!(read(manifest.clone()).is_err());
         manifest.layers[0].size = i64::MAX;

@@ -16,11 +16,13 @@ use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest
 use oci_client::secrets::RegistryAuth;
 use reqwest::header::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use super::artifact::Artifact;
 use super::{Access, Address};
 use crate::failure::{Exit, Failure, Result, causes};
+use crate::silence::{Pulse, within};
 use crate::tls;
 
 /// The longest wait for a connection.
@@ -41,30 +43,8 @@ pub struct Remote {
 impl Remote {
     /// The repository of an address. Nothing is sent yet.
     pub fn new(address: &Address, access: &Access) -> Result<Remote> {
-        tls::ready();
-        let plain = access.is_plain(address);
-        let config = ClientConfig {
-            protocol: if plain {
-                ClientProtocol::Http
-            } else {
-                ClientProtocol::Https
-            },
-            // One request for each layer: some registries know no other way.
-            use_monolithic_push: true,
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
-            user_agent: concat!("firebox/", env!("CARGO_PKG_VERSION")),
-            platform_resolver: None,
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| {
-            Failure::new(format!(
-                "the registry's client can't be set up: {}",
-                causes(&error)
-            ))
-        })?;
         Ok(Remote {
-            client,
+            client: client(address, access)?,
             auth: access.credentials(address)?,
             reference: address.reference().clone(),
             named: address.to_string(),
@@ -108,14 +88,18 @@ impl Remote {
         let piece = open().map_err(|error: std::io::Error| {
             Failure::new(format!("{} can't be read: {error}", file.display()))
         })?;
-        let counted = progress.clone();
+        let pulse = Pulse::start();
+        let (counted, beating) = (progress.clone(), pulse.clone());
         let stream = ReaderStream::new(piece.take(bytes))
-            .inspect_ok(move |piece| counted.inc(piece.len() as u64))
+            .inspect_ok(move |piece| {
+                counted.inc(piece.len() as u64);
+                beating.beat();
+            })
             .map_err(Error::from);
-        self.client
-            .push_blob_stream(&self.reference, stream, &digest, Some(bytes))
-            .await
-            .map_err(|error| self.refusal(error))?;
+        let sent = self
+            .client
+            .push_blob_stream(&self.reference, stream, &digest, Some(bytes));
+        self.answer(&pulse, sent).await?;
         Ok(true)
     }
 
@@ -125,19 +109,19 @@ impl Remote {
         if !self.has(&digest).await {
             let config = Bytes::copy_from_slice(&artifact.config);
             let sent = self.client.push_blob(&self.reference, config, &digest);
-            sent.await.map_err(|error| self.refusal(error))?;
+            self.answer(&Pulse::start(), sent).await?;
         }
         let manifest = Bytes::copy_from_slice(&artifact.manifest);
         let media_type = HeaderValue::from_static(OCI_IMAGE_MEDIA_TYPE);
         let tag = self.tagged(tag);
         let sent = self.client.push_manifest_raw(&tag, manifest, media_type);
-        sent.await.map(drop).map_err(|error| self.refusal(error))
+        self.answer(&Pulse::start(), sent).await.map(drop)
     }
 
     /// Whether there is a blob. A registry that would not say is told of it anew.
     async fn has(&self, digest: &str) -> bool {
-        let asked = self.client.blob_exists(&self.reference, digest).await;
-        asked.unwrap_or(false)
+        let asked = self.client.blob_exists(&self.reference, digest);
+        self.answer(&Pulse::start(), asked).await.unwrap_or(false)
     }
 
     /// The manifest at the address, and its digest.
@@ -154,8 +138,8 @@ impl Remote {
     }
 
     async fn manifest_at(&self, reference: &Reference) -> Result<(OciImageManifest, String)> {
-        let asked = self.client.pull_manifest(reference, &self.auth).await;
-        match asked.map_err(|error| self.refusal(error))? {
+        let asked = self.client.pull_manifest(reference, &self.auth);
+        match self.answer(&Pulse::start(), asked).await? {
             (OciManifest::Image(manifest), digest) => Ok((manifest, digest)),
             (OciManifest::ImageIndex(_), _) => Err(Failure::new(format!(
                 "{} is an index of several images, and no bundle",
@@ -180,8 +164,12 @@ impl Remote {
         let pulled = self
             .client
             .pull_blob_stream(&self.reference, layer.digest.as_str());
-        let mut pieces = pulled.await.map_err(|error| self.refusal(error))?.stream;
-        while let Some(piece) = pieces.next().await {
+        let mut pieces = self.answer(&Pulse::start(), pulled).await?.stream;
+        loop {
+            let next = timeout(SILENCE, pieces.next()).await;
+            let Some(piece) = next.map_err(|_| self.silent())? else {
+                break;
+            };
             let piece = piece.map_err(|error| broken(&causes(&error)))?;
             let bytes = piece.len() as u64;
             left = left
@@ -195,6 +183,24 @@ impl Remote {
             0 => Ok(()),
             _ => Err(broken(&"it is shorter than the manifest says")),
         }
+    }
+
+    /// What the registry answers, unless it is silent too long.
+    async fn answer<T>(
+        &self,
+        pulse: &Pulse,
+        asked: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T> {
+        match within(SILENCE, pulse, asked).await {
+            Some(answered) => answered.map_err(|error| self.refusal(error)),
+            None => Err(self.silent()),
+        }
+    }
+
+    fn silent(&self) -> Failure {
+        let registry = self.reference.registry();
+        let what = format!("{registry} was silent for {} s", SILENCE.as_secs());
+        Failure::new(what).with_exit(Exit::Unreachable)
     }
 
     fn refusal(&self, error: Error) -> Failure {
@@ -245,16 +251,43 @@ impl Remote {
                 let what = format!("no registry answers at {registry}: {}", causes(request));
                 Failure::new(what).with_exit(Exit::Unreachable).hint(
                     "registries are spoken to by HTTPS, unless they are on this machine or \
-                     --insecure is given; SSL_CERT_FILE may name a file with further authorities",
+                     --insecure is given; SSL_CERT_FILE may name a file of authorities instead of \
+                     the system's",
                 )
-            }
-            Error::RequestError(request) if request.is_timeout() => {
-                let what = format!("{registry} was silent for {} s", SILENCE.as_secs());
-                Failure::new(what).with_exit(Exit::Unreachable)
             }
             other => refused(format!("{named}: {}", causes(other))),
         }
     }
+}
+
+/// The client of one registry. Its timeouts are [`within`]'s.
+fn client(address: &Address, access: &Access) -> Result<Client> {
+    tls::ready();
+    // A proxy can't reach what listens on this machine alone. The client can be told so only by a proxy
+    // of its own that is used for nothing: the star stands for names, the rest for addresses.
+    let proxy = address.is_loopback().then(|| "http://127.0.0.1".to_owned());
+    let config = ClientConfig {
+        protocol: match access.is_plain(address) {
+            true => ClientProtocol::Http,
+            false => ClientProtocol::Https,
+        },
+        // One request for each layer: some registries know no other way.
+        use_monolithic_push: true,
+        connect_timeout: Some(CONNECT),
+        user_agent: concat!("firebox/", env!("CARGO_PKG_VERSION")),
+        platform_resolver: None,
+        no_proxy: proxy.as_ref().map(|_| "*,0.0.0.0/0,::/0".to_owned()),
+        http_proxy: proxy,
+        ..ClientConfig::default()
+    };
+    // oci-client needs authorities even where it is to speak plain HTTP.
+    Client::try_from(config).map_err(|error| {
+        let what = format!("the registry's client can't be set up: {}", causes(&error));
+        Failure::new(what).hint(
+            "the system's authorities may be missing: install ca-certificates, or name a file of \
+             them in SSL_CERT_FILE",
+        )
+    })
 }
 
 fn unknown(named: &str) -> Failure {
