@@ -188,9 +188,14 @@ def bad_input(client):
     ask(lambda r, x: x.contents.fp32_contents.append(1), wrong, "holds 3")
     ask(lambda r, x: x.shape.append(-1), wrong, "expected 0 or more")
     ask(lambda r, x: x.shape.extend([2**62, 2**62]), wrong, "more elements")
+    ask(lambda r, x: x.shape.extend([1] * 100_000), wrong, "at most 32 dimensions")
     ask(lambda r, x: setattr(x, "datatype", "FLOAT"), wrong, "expected one of BOOL")
     ask(lambda r, x: setattr(x, "name", "z"), wrong, "`z`")
     ask(lambda r, x: r.outputs.add(name="z"), wrong, "the outputs are `y`")
+    twice = [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name="y")] * 10_000
+    ask(lambda r, x: r.outputs.extend(twice), wrong, "`y` is asked for twice")
+    # A status is a header, and clients give up on long ones.
+    ask(lambda r, x: setattr(x, "name", "é" * 100_000), wrong, "there is no input `é")
     ask(lambda r, x: r.parameters["p"].SetInParent(), wrong, "has no value")
     ask(lambda r, x: setattr(r, "model_version", "Two"), wrong, "Two")
     shared = lambda r, x: x.parameters["shared_memory_region"].MergeFrom(

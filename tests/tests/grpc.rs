@@ -275,6 +275,51 @@ fn call_of(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
         .collect()
 }
 
+/// `grpc-status: 4`, that the deadline is exceeded, where neither name nor value was said before: their
+/// lengths, and their letters in Huffman's code (RFC 7541, appendix B).
+const TOO_LATE: [u8; 11] = [
+    0x88, 0x9a, 0xca, 0xc8, 0xb2, 0x12, 0x34, 0xda, 0x8f, 0x81, 0x6b,
+];
+
+/// Whether a header block begins with `:status: 200`, which has a number (RFC 7541, appendix A).
+fn is_ok(block: &[u8]) -> bool {
+    block.first() == Some(&0x88)
+}
+
+/// A field of a message: bytes, fewer than 128.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(bytes.len()).unwrap();
+    [&[number << 3 | 2, length], bytes].concat()
+}
+
+/// A question to `probe`, which sleeps so long: a message and what stands before it.
+fn sleep(ms: &str) -> Vec<u8> {
+    let parameter = |name: &str, text: &str| {
+        let value = field(2, &field(3, text.as_bytes()));
+        field(4, &[field(1, name.as_bytes()), value].concat())
+    };
+    let message = [
+        field(1, b"probe"),
+        parameter("mode", "sleep"),
+        parameter("ms", ms),
+    ];
+    let message = message.concat();
+    let length = u8::try_from(message.len()).unwrap();
+    [&[0, 0, 0, 0, length], message.as_slice()].concat()
+}
+
+/// Waits until `probe` has so many calls that count with these labels.
+async fn counted(server: &Server, metric: &str, labels: &[&str], value: f64) {
+    let began = Instant::now();
+    while server.metric(metric, labels).await != value {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{metric} never is {value}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 async fn speak(server: &Server) -> TcpStream {
@@ -341,9 +386,10 @@ async fn a_message_that_trickles_in_is_given_up() {
         let began = Instant::now();
         let frames = frames_until(&mut stream, RESET).await;
         assert!(began.elapsed() < Duration::from_secs(20));
-        // Its trailers: the status is a header that is not in the static table.
-        let headers = frames.iter().filter(|(kind, _)| *kind == HEADERS);
-        assert!(headers.count() >= 1, "{path}: {frames:?}");
+        let told = frames.iter().any(|(kind, block)| {
+            *kind == HEADERS && block.windows(TOO_LATE.len()).any(|part| part == TOO_LATE)
+        });
+        assert!(told, "{path}: {frames:?}");
     }
     let stalled = ("firebox_connections_timed_out_total", "waited_for=\"body\"");
     assert_eq!(server.metric(stalled.0, &[stalled.1]).await, 2.0);
@@ -369,6 +415,35 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     );
     assert_eq!(server.metric(stalled.0, &[stalled.1]).await, 1.0);
     server.invoke("adder", r#"{"x": [1]}"#).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_question_of_a_stream_ends_in_its_time_though_nobody_takes_the_answers() {
+    let server = Server::start().await;
+    let component = guests::component_of(&guests::guest("probe"));
+    let probe = Bundle::of_component(component).with_lines("[limits]\ndeadline = \"60s\"\n");
+    server.deploy("probe", &probe).await;
+    let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE: the first answer takes all of it, and the second waits to be sent.
+    let small_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 10]);
+    stream.write_all(&small_window).await.unwrap();
+    let path = "/inference.GRPCInferenceService/ModelStreamInfer";
+    let head = frame(HEADERS, END_HEADERS, 1, &call_of(path, &[]));
+    stream.write_all(&head).await.unwrap();
+    let times = ["100", "1000", "2000", "50000"];
+    let questions = times.map(sleep).concat();
+    let questions = frame(DATA, 0, 1, &questions);
+    stream.write_all(&questions).await.unwrap();
+    counted(&server, "firebox_requests_in_flight", &[], 4.0).await;
+    let answered = ["function=\"probe\"", "status=\"2xx\""];
+    counted(&server, "firebox_requests_total", &answered, 3.0).await;
+    counted(&server, "firebox_requests_in_flight", &[], 1.0).await;
+    // The caller who goes takes the last one along.
+    drop(stream);
+    counted(&server, "firebox_requests_in_flight", &[], 0.0).await;
+    let cancelled = ["function=\"probe\"", "status=\"cancelled\""];
+    counted(&server, "firebox_requests_total", &cancelled, 1.0).await;
 }
 
 #[tokio::test]
@@ -400,6 +475,10 @@ async fn heads_and_resets_without_end_do_not_wear_a_server_out() {
     let frames = frames_until(&mut stream, HEADERS).await;
     let refused = has(&frames, GOAWAY) || has(&frames, RESET) || has(&frames, HEADERS);
     assert!(refused, "{frames:?}");
+    let heads = frames.iter().filter(|(kind, _)| *kind == HEADERS);
+    for (_, block) in heads {
+        assert!(!is_ok(block), "{block:?}");
+    }
 
     // Calls that are taken back as soon as they are made: the connection is ended for it.
     let mut stream = speak(&server).await;
@@ -412,8 +491,13 @@ async fn heads_and_resets_without_end_do_not_wear_a_server_out() {
             break;
         }
     }
+    // It ends, and not for want of anything to do. Where it ends before it says why, that is lost to
+    // the calls that were still on their way.
     let frames = frames_until(&mut stream, GOAWAY).await;
-    drop(frames);
+    const ENHANCE_YOUR_CALM: [u8; 4] = 11u32.to_be_bytes();
+    if let Some((_, why)) = frames.iter().find(|(kind, _)| *kind == GOAWAY) {
+        assert_eq!(why[4..8], ENHANCE_YOUR_CALM, "{why:?}");
+    }
     server.invoke("adder", r#"{"x": [1]}"#).await.expect(200);
 }
 

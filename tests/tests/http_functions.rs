@@ -340,6 +340,9 @@ async fn each_way_to_fail_before_an_answer_has_its_status() {
     }
     let log = server.log();
     assert!(log.contains("it panics on purpose"), "{log}");
+    // How it stopped without the memory is for its owner to read.
+    let stopped = "an instance that was refused memory stopped";
+    assert!(log.contains(stopped), "{log}");
     at_rest(&server).await;
     counted(&server, "firebox_requests_total", &["5xx"], 7.0).await;
     server.get("/f/probe/hello").await.expect(200);
@@ -352,6 +355,7 @@ async fn half_an_answer_is_cut_and_counts_as_a_failure() {
         ("half", "it panics half-way on purpose"),
         ("half?length=1", "it panics half-way on purpose"),
         ("unfinished", "it dropped its body unfinished"),
+        ("leaked?ms=100", "it returned with its body unfinished"),
         ("endless", "did not answer within 1s"),
     ] {
         let said = exchange(&server, &format!("GET /f/probe/{path} HTTP/1.1")).await;
@@ -364,10 +368,71 @@ async fn half_an_answer_is_cut_and_counts_as_a_failure() {
         let log = server.log();
         assert!(log.contains(words), "{path}: {words} in\n{log}");
     }
+    // One that fails before its head is on its way: there is no end of a body either.
+    let said = exchange(&server, "GET /f/probe/leaked HTTP/1.1").await;
+    assert!(!said.ends_with("0\r\n\r\n"), "{said}");
     at_rest(&server).await;
-    counted(&server, "firebox_requests_total", &["5xx"], 4.0).await;
-    assert_eq!(server.metric("firebox_answers_cut_total", &[]).await, 4.0);
+    counted(&server, "firebox_requests_total", &["5xx"], 6.0).await;
+    assert_eq!(server.metric("firebox_answers_cut_total", &[]).await, 6.0);
     assert_eq!(server.metric("firebox_requests_total", &["2xx"]).await, 0.0);
+}
+
+/// Whenever its caller can take a piece, there is one: only the clock can end it.
+#[tokio::test]
+async fn an_answer_that_is_taken_slowly_is_cut_when_its_time_is_over() {
+    let server = probe("[limits]\ndeadline = \"20s\"\nstream = \"1s\"\n").await;
+    server.get("/f/probe/hello").await.expect(200);
+    let mut stream = connect(&server).await;
+    let request = b"GET /f/probe/flood HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let began = Instant::now();
+    let mut piece = vec![0; 64 << 10];
+    while stream.read(&mut piece).await.is_ok_and(|read| read > 0) {
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(12), "it goes on after {took:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    logged(&server, "did not answer within 1s").await;
+    at_rest(&server).await;
+    counted(&server, "firebox_requests_total", &["5xx"], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_function_is_asked_over_http_2_as_well() {
+    let server = probe("").await;
+    let client = reqwest::Client::builder().no_proxy();
+    let client = client.http2_prior_knowledge().build().unwrap();
+    let asked = client.post(format!("{}/f/probe/seen?a=%20b", server.url()));
+    let answer = asked.body("x").send().await.unwrap();
+    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+    let seen = answer.text().await.unwrap();
+    let authority = server.url().trim_start_matches("http://");
+    let expected = format!("/seen?a=%20b\nhttp: true\nauthority: {authority}\n");
+    assert!(seen.contains(&expected), "{expected} in\n{seen}");
+    let asked = client.post(format!("{}/f/probe/echo", server.url()));
+    let answer = asked.body(long_body(MIB)).send().await.unwrap();
+    assert_eq!(answer.bytes().await.unwrap().len() as u64, MIB);
+}
+
+#[tokio::test]
+async fn statistics_count_what_is_answered_and_what_is_not() {
+    let server = probe("").await;
+    for (path, status) in [
+        ("hello", 200),
+        ("status?code=304", 304),
+        ("elsewhere", 404),
+        ("trap", 502),
+    ] {
+        server.get(&format!("/f/probe/{path}")).await.expect(status);
+    }
+    at_rest(&server).await;
+    let told = server.get("/v2/models/probe/stats").await.expect(200);
+    let told = told.json();
+    let told = &told["model_stats"][0];
+    assert_eq!(told["inference_count"], 2, "{told}");
+    let sums = &told["inference_stats"];
+    assert_eq!(sums["success"]["count"], 2, "{sums}");
+    assert_eq!(sums["fail"]["count"], 2, "{sums}");
 }
 
 #[tokio::test]

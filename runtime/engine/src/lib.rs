@@ -62,4 +62,4 @@ pub use place::Place;
 pub use plan::StepTime;
 pub use precision::{Precision, UnknownPrecision};
 pub use signature::{Dim, Signature, SignatureError, TensorSpec};
-pub use tensor::{DType, Tensor, TensorError};
+pub use tensor::{DType, MAX_RANK, Tensor, TensorError, check_rank};

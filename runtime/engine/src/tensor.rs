@@ -85,6 +85,10 @@ impl fmt::Display for DType {
     }
 }
 
+/// The most dimensions that a tensor can have. Shapes come from callers and guests, and cost nothing
+/// to write down; what walks through one is bounded by this.
+pub const MAX_RANK: usize = 32;
+
 /// A dense tensor in host memory: row-major, little-endian, without padding.
 ///
 /// Cloning is cheap: the bytes are shared.
@@ -110,6 +114,12 @@ pub enum TensorError {
         /// Bytes given.
         found: usize,
     },
+    /// More than [`MAX_RANK`] dimensions.
+    #[error("a tensor has at most {MAX_RANK} dimensions, found {found}")]
+    Rank {
+        /// Dimensions given.
+        found: usize,
+    },
     /// The element count of the shape overflows.
     #[error("shape {shape:?} has more elements than can be addressed")]
     TooLarge {
@@ -130,14 +140,27 @@ pub enum TensorError {
     },
 }
 
+/// Whether a shape of so many dimensions can be a tensor's.
+///
+/// # Errors
+/// [`TensorError::Rank`] where it has more than [`MAX_RANK`].
+pub fn check_rank(found: usize) -> Result<(), TensorError> {
+    match found {
+        ..=MAX_RANK => Ok(()),
+        _ => Err(TensorError::Rank { found }),
+    }
+}
+
 impl Tensor {
-    /// Checks that `data` is exactly what `dtype` and `shape` need.
+    /// Checks that `data` is exactly what `dtype` and `shape` need, and `shape` within
+    /// [`MAX_RANK`].
     pub fn new(
         dtype: DType,
         shape: Vec<usize>,
         data: impl Into<Bytes>,
     ) -> Result<Self, TensorError> {
         let data = data.into();
+        check_rank(shape.len())?;
         let Some(count) = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) else {
             return Err(TensorError::TooLarge { shape });
         };
@@ -294,6 +317,18 @@ mod tests {
     fn an_overflowing_shape_is_refused() {
         let error = Tensor::new(DType::F32, vec![usize::MAX, 2], vec![]).unwrap_err();
         assert!(matches!(error, TensorError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn a_shape_of_too_many_dimensions_is_refused_whatever_it_holds() {
+        for (dtype, data) in [(DType::U8, vec![7]), (DType::Bytes, vec![0; 4])] {
+            assert!(Tensor::new(dtype, vec![1; MAX_RANK], data.clone()).is_ok());
+            let error = Tensor::new(dtype, vec![1; 100_000], data).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "a tensor has at most 32 dimensions, found 100000"
+            );
+        }
     }
 
     #[test]

@@ -49,6 +49,9 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
+            /// Bytes that one can have.
+            pub const LONGEST: usize = LONGEST;
+
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use firebox_engine::{DType, Dim, Signature, Tensor, TensorSpec};
 use wasmparser::Parser;
 use wasmtime::component::Component;
-use wasmtime::{Engine, InstancePre, Linker, Module, Precompiled, UnknownImportError};
+use wasmtime::{Caller, Engine, InstancePre, Linker, Module, Precompiled, UnknownImportError};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
@@ -229,6 +229,17 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CommandState>> 
         &mut state.wasi
     })?;
     classic::add_to_linker(&mut linker)?;
+    // wasmtime takes codes below 126 alone, and answers others with an error of no kind. What a code
+    // means is said here, so each one is taken.
+    linker.allow_shadowing(true);
+    linker.func_wrap(
+        "wasi_snapshot_preview1",
+        "proc_exit",
+        |_: Caller<'_, CommandState>, code: i32| -> wasmtime::Result<()> {
+            Err(I32Exit(code).into())
+        },
+    )?;
+    linker.allow_shadowing(false);
     Ok(linker)
 }
 
@@ -407,5 +418,9 @@ impl Holds for CommandState {
 
     fn last_words(&self) -> String {
         self.stderr.tail()
+    }
+
+    fn id(&self) -> Arc<str> {
+        self.stderr.request()
     }
 }

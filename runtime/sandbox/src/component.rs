@@ -211,6 +211,8 @@ pub(crate) trait Holds: Send + 'static {
     fn nn(&self) -> &Nn;
     /// What the guest wrote to standard error last.
     fn last_words(&self) -> String;
+    /// The id that its log lines bear.
+    fn id(&self) -> Arc<str>;
 }
 
 /// A store with the time that is left for it.
@@ -314,11 +316,6 @@ impl<S: Holds> Call<S> {
                 instances: self.instances,
             };
         }
-        if state.memory().refused() {
-            return InvokeError::Memory {
-                limit: self.limits.memory,
-            };
-        }
         let message = match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(code)) => format!("it called exit({code})"),
             None => error.root_cause().to_string(),
@@ -326,10 +323,24 @@ impl<S: Holds> Call<S> {
         let backtrace = error
             .downcast_ref::<WasmBacktrace>()
             .map(WasmBacktrace::to_string);
+        let (stderr, backtrace) = (state.last_words(), backtrace.unwrap_or_default());
+        if state.memory().refused() {
+            // Most guests stop because of it; what this one says of its end is not lost.
+            tracing::warn!(
+                request = &*state.id(),
+                message,
+                stderr,
+                backtrace,
+                "an instance that was refused memory stopped"
+            );
+            return InvokeError::Memory {
+                limit: self.limits.memory,
+            };
+        }
         InvokeError::Trap {
             message,
-            stderr: state.last_words(),
-            backtrace: backtrace.unwrap_or_default(),
+            stderr,
+            backtrace,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Between the WIT types and ours. Tensor bytes move; they are not copied
 //! where they are not shared.
 
-use firebox_engine::{DType, Dim, Signature, Tensor, TensorSpec};
+use firebox_engine::{DType, Dim, Signature, Tensor, TensorSpec, check_rank};
 
 use crate::bindings::firebox::function::types as wit;
 use crate::{ErrorCode, GuestError, Parameter, Request};
@@ -92,8 +92,12 @@ pub(crate) fn response(response: wit::Response) -> Result<Answer, GuestError> {
                 "the function answered with output `{name}` twice"
             )));
         }
-        let tensor = shape_from_wit(&shape)
-            .ok_or_else(|| format!("shape {shape:?} is too large"))
+        // A shape of any length is told only when its length is known to be one of a tensor.
+        let tensor = check_rank(shape.len())
+            .map_err(|error| error.to_string())
+            .and_then(|()| {
+                shape_from_wit(&shape).ok_or_else(|| format!("shape {shape:?} is too large"))
+            })
             .and_then(|shape| {
                 Tensor::new(dtype_from_wit(dtype), shape, data).map_err(|error| error.to_string())
             })

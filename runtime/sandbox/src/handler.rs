@@ -35,8 +35,8 @@ use crate::{Context, InvokeError, LinkError, Sandbox};
 /// An error of the request's body, of whatever kind.
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The guest at work.
-type Guest = BoxFuture<'static, Result<(), InvokeError>>;
+/// The guest at work. Where it returns, its instance is left, which holds what the guest let lie.
+type Guest = BoxFuture<'static, Result<Call, InvokeError>>;
 
 /// How a guest sets a response, or says why it has none.
 type Head = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
@@ -111,9 +111,8 @@ impl Handler {
             Err(_) => return Err(InvokeError::Deadline { limit: deadline }),
         };
         // Nothing has been sent, so a failure can still be told in full.
-        if let Some(Err(error)) = ended {
-            return Err(error);
-        }
+        let ended = ended.transpose();
+        let ended = ended.map_err(|error| told(error, deadline))?;
         let head = head.ok_or_else(|| InvokeError::NoResponse {
             reason: "it ended without setting one".into(),
         })?;
@@ -121,7 +120,7 @@ impl Handler {
             reason: format!("it answered with the error {code:?}"),
         })?;
         let guest = ended.is_none().then_some(guest);
-        Ok(response.map(|body| ResponseBody::new(body, guest, stream)))
+        Ok(response.map(|body| ResponseBody::new(body, guest, ended, stream)))
     }
 
     /// An instance and its work, from its making to the return of `handle`.
@@ -169,7 +168,8 @@ impl Handler {
                 let handler = proxy.wasi_http_incoming_handler();
                 handler.call_handle(store, request, out).await
             })
-            .await
+            .await?;
+            Ok(call)
         };
         Ok(guest.boxed())
     }
@@ -180,11 +180,21 @@ fn broken(error: impl Into<BodyError>) -> wasmtime_wasi_http::Error {
     wasmtime_wasi_http::Error::InternalError(Some(error.into().to_string()))
 }
 
+/// The instance has one deadline for all that it does, and callers know that of a part.
+fn told(error: InvokeError, limit: Duration) -> InvokeError {
+    match error {
+        InvokeError::Deadline { .. } => InvokeError::Deadline { limit },
+        error => error,
+    }
+}
+
 /// The body of a response, and the instance that makes it. Dropping it stops the instance.
 pub struct ResponseBody {
     body: HyperOutgoingBody,
     /// None when it has ended.
     guest: Option<Guest>,
+    /// What is left of it: a body that it has not finished stays open as long as this is there.
+    left: Option<Call>,
     /// How it ended, where that is badly; told after the pieces that it gave before.
     failure: Option<InvokeError>,
     ended: bool,
@@ -195,10 +205,16 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    fn new(body: HyperOutgoingBody, guest: Option<Guest>, stream: Duration) -> Self {
+    fn new(
+        body: HyperOutgoingBody,
+        guest: Option<Guest>,
+        left: Option<Call>,
+        stream: Duration,
+    ) -> Self {
         Self {
             body,
             guest,
+            left,
             failure: None,
             ended: false,
             stream,
@@ -220,22 +236,27 @@ impl ResponseBody {
         let guest = guest?;
         Some(async move {
             drop(body);
-            let late = |_| Err(InvokeError::Deadline { limit: stream });
-            timeout_at(until, guest).await.unwrap_or_else(late)
+            let limit = stream;
+            match timeout_at(until, guest).await {
+                Ok(ended) => ended.map(drop).map_err(|error| told(error, limit)),
+                Err(_) => Err(InvokeError::Deadline { limit }),
+            }
         })
     }
 
-    /// Lets the guest work; true where it has ended by that.
-    fn work(&mut self, waker: &mut Waker<'_>) -> bool {
+    /// Lets the guest work.
+    fn work(&mut self, waker: &mut Waker<'_>) {
         let Some(guest) = &mut self.guest else {
-            return false;
+            return;
         };
         let Poll::Ready(ended) = guest.poll_unpin(waker) else {
-            return false;
+            return;
         };
         self.guest = None;
-        self.failure = ended.err();
-        true
+        match ended {
+            Ok(left) => self.left = Some(left),
+            Err(error) => self.failure = Some(told(error, self.stream)),
+        }
     }
 
     /// The next piece that the guest has written already.
@@ -246,36 +267,46 @@ impl ResponseBody {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(waker));
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(frame)),
-            // The channel closes with the instance: whether it had come to its end says the rest.
+            // It is finished, or its guest has failed: the channel closes with the instance.
             None => {
                 let failure = self.failure.take();
                 self.end(failure)
             }
-            Some(Err(_)) => {
-                let failure = self.failure.take();
-                let unfinished = || InvokeError::NoResponse {
-                    reason: "it dropped its body unfinished".into(),
-                };
-                self.end(Some(failure.unwrap_or_else(unfinished)))
-            }
+            Some(Err(_)) => self.unfinished("it dropped its body unfinished"),
         })
+    }
+
+    /// Ends a body that is not whole; why the guest failed says more than what came of it.
+    fn unfinished(&mut self, reason: &str) -> Option<Result<Frame<Bytes>, InvokeError>> {
+        let failure = self.failure.take();
+        let unfinished = || InvokeError::NoResponse {
+            reason: reason.into(),
+        };
+        self.end(Some(failure.unwrap_or_else(unfinished)))
     }
 
     fn end(&mut self, failure: Option<InvokeError>) -> Option<Result<Frame<Bytes>, InvokeError>> {
         self.ended = true;
+        self.left = None;
         if failure.is_some() {
             self.guest = None;
         }
         failure.map(Err)
     }
 
-    /// Whether the body's time is over.
+    /// Asks to be polled again when the body's time is over; true where it is.
     fn late(&mut self, waker: &mut Waker<'_>) -> bool {
         let until = self.until;
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(until)));
         timer.as_mut().poll(waker).is_ready()
+    }
+
+    /// Cuts a body whose time is over.
+    fn cut(&mut self) -> Option<Result<Frame<Bytes>, InvokeError>> {
+        let limit = self.stream;
+        self.end(Some(InvokeError::Deadline { limit }))
     }
 }
 
@@ -291,22 +322,22 @@ impl Body for ResponseBody {
         if this.ended {
             return Poll::Ready(None);
         }
+        // A guest that always has more to say is never waited for.
+        if Instant::now() >= this.until {
+            return Poll::Ready(this.cut());
+        }
         // What is there goes first: the guest shall not run ahead.
         if let Poll::Ready(frame) = this.written(waker) {
             return Poll::Ready(frame);
         }
-        let ended = this.work(waker);
+        this.work(waker);
         match this.written(waker) {
             Poll::Ready(frame) => Poll::Ready(frame),
-            // Its body ends with it, at the latest.
-            Poll::Pending if ended => {
-                let failure = this.failure.take();
-                Poll::Ready(this.end(failure))
+            // Nobody is there who could write or finish it.
+            Poll::Pending if this.guest.is_none() => {
+                Poll::Ready(this.unfinished("it returned with its body unfinished"))
             }
-            Poll::Pending if this.late(waker) => {
-                let limit = this.stream;
-                Poll::Ready(this.end(Some(InvokeError::Deadline { limit })))
-            }
+            Poll::Pending if this.late(waker) => Poll::Ready(this.cut()),
             Poll::Pending => Poll::Pending,
         }
     }

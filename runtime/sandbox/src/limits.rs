@@ -43,7 +43,12 @@ impl ResourceLimiter for MemoryCap {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let held = self.held.saturating_add(desired.saturating_sub(current));
-        if held > self.limit || maximum.is_some_and(|maximum| desired > maximum) {
+        // What the module forbids itself is not refused by its host, which would blame the limit for
+        // whatever stops the guest later.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if held > self.limit {
             self.refused = true;
             return Ok(false);
         }
@@ -75,5 +80,14 @@ mod tests {
         assert!(!cap.memory_growing(40, 41, None).unwrap());
         assert!(cap.refused());
         assert_eq!(cap.peak(), 100);
+    }
+
+    #[test]
+    fn what_a_module_forbids_itself_is_not_refused_by_the_cap() {
+        let mut cap = MemoryCap::new(100);
+        assert!(!cap.memory_growing(10, 30, Some(20)).unwrap());
+        assert!(!cap.memory_growing(10, 300, Some(20)).unwrap());
+        assert!(!cap.refused());
+        assert!(cap.memory_growing(10, 20, Some(20)).unwrap());
     }
 }

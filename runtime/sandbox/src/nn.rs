@@ -46,6 +46,8 @@ pub(crate) struct Nn {
     budget: usize,
     /// Models that were loaded from bytes, by the names that the embedder gave them.
     loaded: HashMap<Arc<str>, Held>,
+    /// Counts calls: names come again, and what an earlier call has loaded went with it.
+    generation: u64,
     /// Loads from bytes that the request may still ask for.
     loads: usize,
     /// Wall-clock time spent on models.
@@ -67,8 +69,8 @@ struct Held {
 pub struct OpenModel {
     name: Arc<str>,
     signature: Arc<Signature>,
-    /// Whether it came from bytes.
-    loaded: bool,
+    /// The call that loaded it, where it came from bytes.
+    loaded: Option<u64>,
 }
 
 /// How a guest says that its bytes are written.
@@ -87,6 +89,7 @@ impl Nn {
             left: budget,
             budget,
             loaded: HashMap::new(),
+            generation: 0,
             loads: LOADS,
             waited,
             polled,
@@ -98,6 +101,7 @@ impl Nn {
     /// count; models that it loaded from bytes went with the call before.
     pub(crate) fn renew(&mut self, models: Arc<dyn Models>) {
         self.models = Some(models);
+        self.generation += 1;
         (self.waited, self.polled) = Default::default();
         self.loads = LOADS;
         for (_, held) in std::mem::take(&mut self.loaded) {
@@ -123,7 +127,7 @@ impl Nn {
         Ok(OpenModel {
             name: name.into(),
             signature,
-            loaded: false,
+            loaded: None,
         })
     }
 
@@ -165,13 +169,19 @@ impl Nn {
         Ok(OpenModel {
             name: loaded.name,
             signature: loaded.signature,
-            loaded: true,
+            loaded: Some(self.generation),
         })
+    }
+
+    /// What is held of a model that this call has loaded from bytes.
+    fn held(&mut self, model: &OpenModel) -> Option<&mut Held> {
+        let here = model.loaded == Some(self.generation);
+        self.loaded.get_mut(&model.name).filter(|_| here)
     }
 
     /// Another handle of a model.
     fn again(&mut self, model: &OpenModel) -> OpenModel {
-        if let Some(held) = self.loaded.get_mut(&model.name) {
+        if let Some(held) = self.held(model) {
             held.handles += 1;
         }
         model.clone()
@@ -179,7 +189,7 @@ impl Nn {
 
     /// A handle of a model is gone.
     fn close(&mut self, model: &OpenModel) {
-        let Some(held) = self.loaded.get_mut(&model.name).filter(|_| model.loaded) else {
+        let Some(held) = self.held(model) else {
             return;
         };
         held.handles = held.handles.saturating_sub(1);
@@ -219,11 +229,9 @@ impl Nn {
         inputs: Vec<(String, Tensor)>,
     ) -> Result<Vec<(String, HostTensor)>, Error> {
         let OpenModel {
-            name,
-            signature,
-            loaded,
+            name, signature, ..
         } = model;
-        if *loaded && !self.loaded.contains_key(name) {
+        if model.loaded.is_some() && self.held(model).is_none() {
             let data = "the model was loaded from bytes in an earlier request and went with it; load it again";
             return Err(Error::new(ErrorCode::InvalidArgument, data));
         }
@@ -358,3 +366,6 @@ impl From<ModelError> for Error {
         Self::new(code, error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

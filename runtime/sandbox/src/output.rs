@@ -59,6 +59,12 @@ impl Output {
         log.left = cap;
     }
 
+    /// The id of what it is written for.
+    pub(crate) fn request(&self) -> Arc<str> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.request.clone()
+    }
+
     /// The last bytes written, as text, from the start of a line where possible.
     pub(crate) fn tail(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -125,6 +125,10 @@ impl Holds for State {
     fn last_words(&self) -> String {
         self.stderr.tail()
     }
+
+    fn id(&self) -> Arc<str> {
+        self.stderr.request()
+    }
 }
 
 impl WasiView for State {

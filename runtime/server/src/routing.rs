@@ -350,10 +350,14 @@ impl RoutingTable {
             .parse()
             .ok()
             .and_then(|name| self.functions.get_key_value::<FunctionName>(&name));
-        known.ok_or_else(|| Failure::UnknownFunction {
-            name: name.chars().take(80).collect(),
-            nearest: nearest(name, self.functions.keys().map(FunctionName::as_str))
-                .map(str::to_owned),
+        known.ok_or_else(|| {
+            let names = self.functions.keys().map(FunctionName::as_str);
+            // Looking is a walk through all names, for each byte of this one: nobody is let in yet.
+            let near = (name.len() <= FunctionName::LONGEST).then(|| nearest(name, names));
+            Failure::UnknownFunction {
+                name: name.chars().take(80).collect(),
+                nearest: near.flatten().map(str::to_owned),
+            }
         })
     }
 

@@ -79,6 +79,58 @@ async fn shapes_that_overflow() {
 }
 
 #[tokio::test]
+async fn shapes_of_too_many_dimensions() {
+    let server = server().await;
+    let deep = format!("[{}]", vec!["1"; 100_000].join(","));
+    let json = input("FP32", &deep, "4");
+    let words = ["input `x`", "at most 32 dimensions, found 100000"];
+    let answer = binary(&server, "echo", &json, &json.len().to_string(), &[0; 4]).await;
+    answer.refused_v2(400, &words);
+    let json = json.replace(r#""parameters": {"binary_data_size": 4}"#, r#""data": [1]"#);
+    let request = server.request(Method::POST, "/v2/models/echo/infer");
+    send(request.body(json)).await.refused_v2(400, &words);
+    // One that a function answers with is the function's fault, in each form of an answer.
+    let words = ["output `x`", "at most 32 dimensions, found 100000"];
+    let path = "/v1/functions/echo/invoke?mode=deep-output";
+    let answer = server.invoke_at(path, r#"{"x": [[1, 2]]}"#).await;
+    answer.refused(500, &words);
+    let asked = json!({"inputs": [], "parameters": {"mode": "deep-output"}});
+    server.infer("echo", &asked).await.refused_v2(500, &words);
+    still_serves(&server).await;
+}
+
+/// Ten thousand times 4 MB would be 40 GB.
+#[tokio::test]
+async fn an_output_that_is_asked_for_many_times() {
+    let server = server().await;
+    let x = json!({"name": "x", "datatype": "FP32", "shape": [1], "data": [1]});
+    let outputs = vec![json!({"name": "y"}); 10_000];
+    let many = json!({"inputs": [x], "outputs": outputs});
+    let before = server.metric("firebox_model_runs_total", &[]).await;
+    let words = ["output `y` is asked for twice"];
+    let answer = server.infer("adder", &many).await;
+    answer.refused_v2(400, &words);
+    let binary =
+        json!({"inputs": [x], "outputs": outputs, "parameters": {"binary_data_output": true}});
+    let answer = server.infer("adder", &binary).await;
+    answer.refused_v2(400, &words);
+    // The model isn't run for it.
+    assert_eq!(server.metric("firebox_model_runs_total", &[]).await, before);
+    let request = server.request(Method::POST, "/v1/functions/adder/jobs");
+    let request = request.header("x-firebox-protocol", "v2");
+    let job = send(request.body(many.to_string())).await.expect(202);
+    let job = job.json();
+    let id = job["job"].as_str().unwrap();
+    server.job_done(id).await;
+    let results = server.results(id).await;
+    let error = &results[&1]["error"];
+    assert_eq!(error["status"], 400, "{error}");
+    let detail = error["detail"].as_str().unwrap();
+    assert!(detail.contains(words[0]), "{detail}");
+    still_serves(&server).await;
+}
+
+#[tokio::test]
 async fn texts_with_bad_lengths_and_booleans_that_are_neither() {
     let server = server().await;
     for (datatype, shape, tail, words) in [
@@ -158,6 +210,7 @@ async fn json_that_is_not_what_it_should_be() {
         r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1], "data": [2]}]}"#,
         r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}]}"#,
         r#"{"inputs": [], "parameters": {"a": [1]}}"#,
+        r#"{"inputs": [], "parameters": {"a": 9223372036854775808}}"#,
         r#"{"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}"#,
     ] {
         let request = server.request(Method::POST, "/v2/models/adder/infer");

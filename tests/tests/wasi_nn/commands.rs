@@ -71,6 +71,8 @@ async fn the_exit_code_says_how_it_ended() {
         (65, 400, "invalid-input"),
         (75, 503, "unavailable"),
         (70, 500, "function-failed"),
+        (126, 500, "function-failed"),
+        (255, 500, "function-failed"),
     ] {
         let exit = format!("exit {code}");
         let answer = fails(&server, &["stderr it went wrong", &exit]).await;

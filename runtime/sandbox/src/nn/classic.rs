@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use firebox_engine::Tensor;
+use firebox_engine::{Tensor, check_rank};
 use wasmtime::{Caller, Extern, Linker, Memory};
 
 use super::{Encoding, Error, HostTensor, OpenModel, to_model};
@@ -26,9 +26,6 @@ const HANDLES: usize = 1024;
 
 /// The longest name of a model that is read: those of a bundle have at most 64 bytes.
 const LONGEST_NAME: u32 = 1024;
-
-/// Dimensions that a tensor can have.
-const MOST_DIMENSIONS: u32 = 256;
 
 /// Bytes of the record `tensor`: two lists of address and length, and a type between them.
 const TENSOR_RECORD: usize = 20;
@@ -269,10 +266,7 @@ fn read_tensor(
     let record = read(memory, caller, tensor, TENSOR_RECORD as u32)?;
     let ty = type_of(record.get(8).copied().unwrap_or(u8::MAX))?;
     let [dimensions, rank, _, data, length] = numbers(record);
-    if rank > MOST_DIMENSIONS {
-        let found = format!("a tensor has at most {MOST_DIMENSIONS} dimensions, found {rank}");
-        return Err(invalid(found));
-    }
+    check_rank(rank as usize).map_err(|error| invalid(error.to_string()))?;
     let dimensions = read(memory, caller, dimensions, rank.saturating_mul(4))?;
     let dimensions = dimensions.as_chunks::<4>().0.iter();
     let dimensions = dimensions.map(|size| u32::from_le_bytes(*size)).collect();

@@ -80,6 +80,16 @@ async fn an_output_whose_bytes_do_not_fit_is_the_functions_fault() {
 }
 
 #[tokio::test]
+async fn an_output_of_too_many_dimensions_is_the_functions_fault() {
+    let Err(InvokeError::Guest(error)) = call("deep-output", &[]).await else {
+        panic!()
+    };
+    assert_eq!(error.code, ErrorCode::Internal);
+    let expected = "output `x`: a tensor has at most 32 dimensions, found 100000";
+    assert!(error.message.contains(expected), "{error}");
+}
+
+#[tokio::test]
 async fn a_panic_is_a_trap_with_its_message_and_frames() {
     let Err(InvokeError::Trap {
         stderr, backtrace, ..

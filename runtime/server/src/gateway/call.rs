@@ -174,6 +174,12 @@ impl Call {
     pub(super) fn mark(&mut self, headers: &mut HeaderMap) {
         let spent = self.spent();
         self.answered = Some(spent.total);
+        // To a function that takes requests as they come, one is one inference and needs no decoding.
+        let _ = self.ran.set(Ran {
+            rows: 1,
+            began: Duration::ZERO,
+            ended: spent.total,
+        });
         self.sign(headers);
         let timing = server_timing(&spent, &self.meter, None);
         if let Ok(timing) = HeaderValue::from_str(&timing) {
@@ -185,6 +191,9 @@ impl Call {
     /// Records a call whose head was marked, with the status that its answer came to in the end.
     pub(super) fn conclude(mut self, status: StatusCode) {
         let spent = self.spent();
+        // Any answer of its own that is no error counts, also one without a body or elsewhere.
+        let succeeded = matches!(outcome(status), Outcome::Answered);
+        self.count(succeeded, &spent);
         self.record(status, false, &spent);
     }
 

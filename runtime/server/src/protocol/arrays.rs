@@ -15,13 +15,10 @@ mod write;
 
 use std::fmt::Write as _;
 
-use firebox_engine::{DType, Tensor, TensorError};
+use firebox_engine::{DType, MAX_RANK, Tensor, TensorError};
 
 use read::read;
 pub use write::{NotText, write_flat, write_nested};
-
-/// The deepest nesting that is read.
-const MAX_RANK: usize = 32;
 
 /// A JSON value is not an array of the wanted elements.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -132,14 +132,12 @@ fn seen<'a>(uri: &'a Uri, headers: &HeaderMap) -> Result<(&'a str, Uri), Failure
     let own: PathAndQuery = own
         .parse()
         .map_err(|error| Failure::BadRequest(format!("the path can't be passed on: {error}")))?;
-    let host = header(headers, "host")?;
-    let host = host.filter(|host| !host.is_empty()).unwrap_or(NOBODY);
-    let authority: Authority = host.parse().map_err(|_| {
-        Failure::BadRequest(format!(
-            "header Host: expected a host and maybe a port, found `{}`",
-            host.chars().take(100).collect::<String>()
-        ))
-    })?;
+    // HTTP/2 has it in the target, and so has HTTP/1.1 where the target is a whole URI: it goes
+    // before `Host` then (RFC 9113, section 8.3.1; RFC 9112, section 3.2.2).
+    let authority = match uri.authority() {
+        Some(authority) => authority.clone(),
+        None => host(headers)?,
+    };
     let mut parts = axum::http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(authority);
@@ -147,6 +145,18 @@ fn seen<'a>(uri: &'a Uri, headers: &HeaderMap) -> Result<(&'a str, Uri), Failure
     let seen = Uri::from_parts(parts)
         .map_err(|error| Failure::BadRequest(format!("the path can't be passed on: {error}")))?;
     Ok((function, seen))
+}
+
+/// The authority that the header `Host` names.
+fn host(headers: &HeaderMap) -> Result<Authority, Failure> {
+    let host = header(headers, "host")?;
+    let host = host.filter(|host| !host.is_empty()).unwrap_or(NOBODY);
+    host.parse().map_err(|_| {
+        Failure::BadRequest(format!(
+            "header Host: expected a host and maybe a port, found `{}`",
+            host.chars().take(100).collect::<String>()
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -179,6 +189,10 @@ mod tests {
             assert_eq!(uri, format!("http://example.com:81{sees}"));
         }
         assert_eq!(of("/f/echo/a", None).unwrap().1, "http://localhost/a");
+        let whole = "http://example.com:81/f/echo/a";
+        for host in [None, Some("other.example")] {
+            assert_eq!(of(whole, host).unwrap().1, "http://example.com:81/a");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! buffer that it came in, and what is written shares the tensor's.
 
 use bytes::Bytes;
-use firebox_engine::{DType, Tensor, TensorError};
+use firebox_engine::{DType, Tensor, TensorError, check_rank};
 
 /// Bytes that are not the tensor that they are said to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,8 +64,10 @@ pub enum RawError {
 /// The shape that signed sizes spell.
 ///
 /// # Errors
-/// [`RawError::Negative`]; [`RawError::Tensor`] for sizes that can't be addressed.
+/// [`RawError::Negative`]; [`RawError::Tensor`] for sizes that can't be addressed, and for more of
+/// them than a tensor has dimensions.
 pub fn shape(sizes: &[i64]) -> Result<Vec<usize>, RawError> {
+    check_rank(sizes.len())?;
     let dims = sizes.iter().enumerate().map(|(at, &size)| match size {
         ..0 => Err(RawError::Negative { at, size }),
         size => usize::try_from(size).map_err(|_| {
@@ -172,6 +174,9 @@ mod tests {
     fn sizes_below_zero_and_bytes_beside_zero_and_one_are_refused() {
         assert_eq!(shape(&[2, 0, 3]), Ok(vec![2, 0, 3]));
         assert_eq!(shape(&[2, -1]), Err(RawError::Negative { at: 1, size: -1 }));
+        let found = 100_000;
+        let error = RawError::Tensor(TensorError::Rank { found });
+        assert_eq!(shape(&vec![1; found]), Err(error));
         let bools = Bytes::from_static(&[1, 0, 2]);
         let error = read(DType::Bool, vec![3], bools).unwrap_err();
         assert_eq!(error, RawError::Bool { at: 2, found: 2 });

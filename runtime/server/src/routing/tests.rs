@@ -80,6 +80,21 @@ fn route_of(versions: BTreeMap<VersionNumber, Arc<Version>>, policy: Policy) -> 
     }
 }
 
+#[test]
+fn a_name_that_is_too_long_for_any_function_is_compared_with_none() {
+    let table = table(&[(1, 10_000)]);
+    let nearest = |name: &str| match table.route(name) {
+        Err(Failure::UnknownFunction { nearest, .. }) => nearest,
+        _ => panic!("`{name}` is known"),
+    };
+    let longest = format!("{:x<63}", "file-type");
+    assert_eq!(nearest(&longest).as_deref(), Some("file-type"));
+    assert_eq!(nearest(&(longest + "x")), None);
+    let began = std::time::Instant::now();
+    assert_eq!(nearest(&"file-type".repeat(1 << 20)), None);
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 /// Counts which versions 100,000 callers get, and compares with the weights: the chi-squared of
 /// three degrees of freedom is over 30.7 once in a million runs.
 fn chi_squared(

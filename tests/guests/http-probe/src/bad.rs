@@ -31,6 +31,17 @@ pub fn unfinished(out: ResponseOutparam) {
     drop(answer);
 }
 
+/// A body that is neither finished nor let go of; at once, or after a pause of `ms`.
+pub fn leaked(query: &str, out: ResponseOutparam) {
+    let mut answer = begin(out, 200, &[]);
+    answer.write(b"to be contin");
+    let ms = number(query, "ms", 0);
+    if ms > 0 {
+        sleep(ms);
+    }
+    std::mem::forget(answer);
+}
+
 /// Never answers, and sleeps meanwhile.
 pub fn silent(_out: &ResponseOutparam) {
     loop {

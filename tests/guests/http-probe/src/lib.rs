@@ -61,6 +61,7 @@ impl Guest for Probe {
             "/nothing" => {}
             "/error" => bad::error(out),
             "/unfinished" => bad::unfinished(out),
+            "/leaked" => bad::leaked(query, out),
             "/silent" => bad::silent(&out),
             "/spin" => bad::spin(&out),
             "/endless" => bad::endless(out),

@@ -58,6 +58,12 @@ pub fn run(request: Request) -> Answer {
             shape: vec![2, 2],
             data: vec![0; 15],
         })),
+        "deep-output" => Ok(output(Tensor {
+            name: "x".into(),
+            dtype: Dtype::F32,
+            shape: vec![1; 100_000],
+            data: vec![0; 4],
+        })),
         other => Err(invalid(&format!("no mode `{other}`"))),
     }
 }

@@ -2,13 +2,13 @@
 //! [slices](super::slices); where one of them is not as it should be, the pass goes over the row again
 //! and says what is wrong.
 
-use firebox_engine::DType;
+use firebox_engine::{DType, MAX_RANK};
 use half::{bf16, f16};
 
 use memchr::{memchr, memchr2};
 
 use super::number::Number;
-use super::{ArrayError, MAX_RANK, slices};
+use super::{ArrayError, slices};
 
 /// What an array holds.
 pub struct Elements {

@@ -159,7 +159,7 @@ fn decode(request: ModelInferRequest) -> Result<(Question, Wanted), Failure> {
         inputs,
         parameters: parameters.collect::<Result<_, Failure>>()?,
     };
-    Ok((question, Wanted::named(outputs)))
+    Ok((question, Wanted::named(outputs)?))
 }
 
 fn parameter((name, parameter): (String, InferParameter)) -> Result<(String, Parameter), Failure> {
@@ -274,6 +274,21 @@ mod tests {
         assert!(said(both).starts_with("input `b` has `contents`"));
         assert!(said(raw_request(1)).starts_with("`raw_input_contents` holds 1 tensors for 2"));
         assert!(said(raw_request(3)).starts_with("`raw_input_contents` holds 3 tensors for 2"));
+    }
+
+    #[test]
+    fn an_output_is_asked_for_once_and_a_shape_has_only_so_many_dimensions() {
+        let output = |name: &str| InferRequestedOutputTensor {
+            name: name.into(),
+            ..InferRequestedOutputTensor::default()
+        };
+        let mut twice = raw_request(2);
+        twice.outputs = vec![output("y"), output("z"), output("y")];
+        assert!(said(twice).starts_with("output `y` is asked for twice"));
+        let mut deep = raw_request(2);
+        deep.inputs[1].shape = vec![1; 100_000];
+        let expected = "input `b`: a tensor has at most 32 dimensions, found 100000";
+        assert_eq!(said(deep), expected);
     }
 
     #[test]

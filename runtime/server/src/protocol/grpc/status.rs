@@ -8,6 +8,10 @@ use tonic::{Code, Status};
 
 use crate::problem::Failure;
 
+/// Bytes of a sentence as a header has it. Callers and guests choose words that stand in it, and
+/// clients refuse a call whose headers are too long: gRPC's own take 8 KiB by default.
+const LONGEST: usize = 2 << 10;
+
 /// When another try may be worth it, as clients with a retry policy read it.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -29,7 +33,7 @@ pub fn code(status: StatusCode) -> Code {
 /// The failure's code and sentence, with the time to wait where another try may pass.
 pub fn of(failure: Failure) -> Status {
     let (status, response) = (failure.status(), failure.clone().into_v2());
-    let mut told = Status::new(code(status), failure.sentence());
+    let mut told = Status::new(code(status), clipped(failure.sentence()));
     let after = response.headers().get(header::RETRY_AFTER);
     let seconds = after.and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     if let Some(seconds) = seconds {
@@ -40,6 +44,22 @@ pub fn of(failure: Failure) -> Status {
         *told.metadata_mut() = tonic::metadata::MetadataMap::from_headers(wait);
     }
     told
+}
+
+/// The text, or as much of its start as takes [`LONGEST`] bytes of a header. There, `%` and two
+/// digits stand for most bytes but letters and digits
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, `Percent-Encoded`).
+fn clipped(mut text: String) -> String {
+    let widths = text.bytes().scan(0, |sum, byte| {
+        *sum += if byte.is_ascii_alphanumeric() { 1 } else { 3 };
+        Some(*sum)
+    });
+    let fits = widths.take_while(|width| *width <= LONGEST).count();
+    if fits < text.len() {
+        text.truncate(text.floor_char_boundary(fits));
+        text.push('…');
+    }
+    text
 }
 
 /// An answer that is a failure. Its HTTP status is what the failure has over HTTP, for those who
@@ -166,6 +186,27 @@ mod tests {
                 .is_some()
         );
         assert_eq!(sent(response).status(), 200);
+    }
+
+    #[test]
+    fn a_sentence_is_cut_to_what_a_header_takes() {
+        let header = |text: &str| {
+            let response = failed(Failure::GuestInternal(text.into()));
+            let told = response.headers()["grpc-message"].to_str().unwrap();
+            told.to_owned()
+        };
+        for text in ["x", "é\n", "`", "a% é😀"] {
+            let long = header(&text.repeat(100_000));
+            assert!((600..2100).contains(&long.len()), "{text}: {}", long.len());
+            let cut = Status::from_header_map(
+                failed(Failure::GuestInternal(text.repeat(100_000))).headers(),
+            );
+            let said = cut.unwrap().message().to_owned();
+            // Characters are whole: half of one would be replaced.
+            assert!(said.ends_with('…') && !said.contains('\u{fffd}'), "{said}");
+        }
+        let short = Failure::GuestInternal("é".repeat(100));
+        assert!(of(short.clone()).message().ends_with(&short.sentence()));
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! `ModelStreamInfer`: questions and answers over one call. Several are under way at once, and are
 //! answered in the order in which they were asked; each answer carries its question's id. What goes
 //! wrong with one is its answer alone, the stream goes on.
+//!
+//! Each question has a task of its own. What is in an answer's body runs only as fast as its caller
+//! takes that: a question there would keep its place and its instance beyond its deadline.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::call::{Asked, Timeout};
@@ -19,6 +24,7 @@ use super::wire::{
     Value,
 };
 use crate::problem::Failure;
+use crate::scheduler::panic_text;
 use crate::server::App;
 
 /// How many questions of a stream are under way at once. No more are read.
@@ -53,12 +59,15 @@ pub fn answer(app: Arc<App>, mut asked: Asked) -> Response {
     let open_streams = app.metrics.grpc_streams.clone();
     let answers = requests.map(move |request| {
         let (app, headers) = (app.clone(), headers.clone());
-        async move {
+        let work = async move {
             match request {
                 Ok(request) => one(&app, &headers, timeout, request, strict).await,
                 Err(status) => Err(status),
             }
-        }
+        };
+        // The caller who goes drops the handles of what it has asked.
+        let work = AbortOnDropHandle::new(tokio::spawn(work));
+        work.map(|ended| ended.unwrap_or_else(|error| Err(status::of(ended_early(error)))))
     });
     let answers = until_over(answers.buffered(UNDER_WAY), timeout);
     let guard = Guard::new(open_streams, room);
@@ -178,6 +187,18 @@ async fn one(
                 ..ModelInferResponse::default()
             }),
         }),
+    }
+}
+
+/// Why a question's task has no answer.
+fn ended_early(error: JoinError) -> Failure {
+    match error.try_into_panic() {
+        Ok(panic) => {
+            let panic = panic_text(panic.as_ref());
+            tracing::error!(panic, "a question of a stream panicked");
+            Failure::Internal(panic)
+        }
+        Err(error) => Failure::Internal(error.to_string()),
     }
 }
 

@@ -5,7 +5,7 @@
 //! length of 0 says that the body is the one input of the function, without any JSON.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use firebox_engine::{DType, Dim, Signature, Tensor};
 use firebox_sandbox::Parameter;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::pieces::Pieces;
 use super::skim::{Skimmed, skim};
@@ -34,12 +35,22 @@ pub struct Wanted {
 
 impl Wanted {
     /// These outputs, or all where there are none, in a protocol that has one form for them.
-    pub fn named(names: Vec<String>) -> Self {
+    ///
+    /// # Errors
+    /// One that is asked for twice.
+    pub fn named(names: Vec<String>) -> Result<Self, Failure> {
         let output = |name| WantedOutput { name, binary: None };
-        Self {
-            outputs: names.into_iter().map(output).collect(),
-            binary: true,
+        Self::of(names.into_iter().map(output).collect(), true)
+    }
+
+    /// Each output is sent once: a short request must not make a long answer many times longer.
+    fn of(outputs: Vec<WantedOutput>, binary: bool) -> Result<Self, Failure> {
+        if let Some(name) = asked_twice(&outputs) {
+            return Err(Failure::WrongTensor(format!(
+                "output `{name}` is asked for twice; name each output once"
+            )));
         }
+        Ok(Self { outputs, binary })
     }
 }
 
@@ -52,14 +63,29 @@ pub struct WantedOutput {
     pub binary: Option<bool>,
 }
 
+fn asked_twice(outputs: &[WantedOutput]) -> Option<&str> {
+    let mut seen = HashSet::with_capacity(outputs.len());
+    let mut names = outputs.iter().map(|output| output.name.as_str());
+    names.find(|name| !seen.insert(*name))
+}
+
+/// Parameters as they are spelled: their digits tell integers from other numbers.
+type Parameters<'a> = BTreeMap<String, &'a RawValue>;
+
+/// What a parameter's JSON says, where there is one of this name.
+fn said<'a>(parameters: Option<&Parameters<'a>>, name: &str) -> Option<&'a str> {
+    parameters?.get(name).map(|value| value.get())
+}
+
 #[derive(Deserialize)]
 struct Request<'a> {
     id: Option<String>,
-    #[serde(default)]
-    parameters: BTreeMap<String, Value>,
+    #[serde(borrow)]
+    parameters: Option<Parameters<'a>>,
     #[serde(borrow)]
     inputs: Vec<Input<'a>>,
-    outputs: Option<Vec<Output>>,
+    #[serde(borrow)]
+    outputs: Option<Vec<Output<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -68,17 +94,17 @@ struct Input<'a> {
     shape: Vec<i64>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    #[serde(default)]
-    parameters: BTreeMap<String, Value>,
+    #[serde(borrow)]
+    parameters: Option<Parameters<'a>>,
     /// The number of the value that was [cut out](skim).
     data: Option<usize>,
 }
 
 #[derive(Deserialize)]
-struct Output {
+struct Output<'a> {
     name: String,
-    #[serde(default)]
-    parameters: BTreeMap<String, Value>,
+    #[serde(borrow)]
+    parameters: Option<Parameters<'a>>,
 }
 
 /// Reads a request that is JSON alone.
@@ -89,7 +115,7 @@ pub fn decode(json: &str) -> Result<(Question, Wanted), Failure> {
     let Skimmed { head, values } = skim(json)?;
     let request = parse(&head)?;
     let inputs = request.inputs.iter().map(|input| {
-        if input.parameters.contains_key(BINARY_SIZE) {
+        if said(input.parameters.as_ref(), BINARY_SIZE).is_some() {
             return Err(input.wrong(
                 &"it has a `binary_data_size`, but the request is JSON alone; put its bytes behind \
                   the JSON, with the length of that in the header Inference-Header-Content-Length",
@@ -146,7 +172,7 @@ async fn read_tensors(json: &str, body: &mut Pieces) -> Result<(Question, Wanted
             inputs.push(input.tensor(&values)?);
             continue;
         };
-        if input.data.is_some() {
+        if input.data(&values).is_some() {
             return Err(input.wrong(&"it has both `data` and a `binary_data_size`; expected one"));
         }
         let (dtype, shape) = (input.dtype()?, input.shape()?);
@@ -267,10 +293,10 @@ const BINARY: &str = "binary_data";
 /// Parameters of tensors with which Triton's clients ask for what is not served here.
 const NOT_SERVED: [&str; 2] = ["shared_memory_region", "classification"];
 
-fn served(of: &str, parameters: &BTreeMap<String, Value>) -> Result<(), Failure> {
+fn served(of: &str, parameters: Option<&Parameters<'_>>) -> Result<(), Failure> {
     let found = NOT_SERVED
         .iter()
-        .find(|name| parameters.contains_key(**name));
+        .find(|name| said(parameters, name).is_some());
     found.map_or(Ok(()), |name| {
         Err(Failure::BadRequest(format!(
             "{of}: the parameter `{name}` belongs to an extension that is not served; GET /v2 lists \
@@ -283,11 +309,12 @@ fn served(of: &str, parameters: &BTreeMap<String, Value>) -> Result<(), Failure>
 fn flag(
     of: &str,
     name: &str,
-    parameters: &BTreeMap<String, Value>,
+    parameters: Option<&Parameters<'_>>,
 ) -> Result<Option<bool>, Failure> {
-    match parameters.get(name) {
+    match said(parameters, name) {
         None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
         Some(other) => Err(Failure::BadRequest(format!(
             "{of}: parameter `{name}`: expected true or false, found {other}"
         ))),
@@ -308,23 +335,27 @@ impl Input<'_> {
     }
 
     fn binary_size(&self) -> Result<Option<usize>, Failure> {
-        let Some(value) = self.parameters.get(BINARY_SIZE) else {
+        let Some(value) = said(self.parameters.as_ref(), BINARY_SIZE) else {
             return Ok(None);
         };
-        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-        size.map(Some).ok_or_else(|| {
+        value.parse().map(Some).map_err(|_| {
             self.wrong(&format!(
                 "`binary_data_size`: expected a number of bytes, found {value}"
             ))
         })
     }
 
+    /// The elements as JSON, where they are given so; null says that they are not.
+    fn data<'v>(&self, values: &[&'v str]) -> Option<&'v str> {
+        let json = values.get(self.data?).copied();
+        json.filter(|json| *json != "null")
+    }
+
     /// The tensor that is given as JSON.
     fn tensor(&self, values: &[&str]) -> Result<(String, Tensor), Failure> {
-        served(&format!("input `{}`", self.name), &self.parameters)?;
+        served(&format!("input `{}`", self.name), self.parameters.as_ref())?;
         let (dtype, shape) = (self.dtype()?, self.shape()?);
-        let json = self.data.and_then(|number| values.get(number));
-        let json = json.ok_or_else(|| {
+        let json = self.data(values).ok_or_else(|| {
             self.wrong(&"it has no `data`, and no bytes behind the JSON with a `binary_data_size`")
         })?;
         let tensor = arrays::shaped(json, dtype, shape).map_err(|error| self.wrong(&error))?;
@@ -336,21 +367,18 @@ impl Request<'_> {
     /// The question with these inputs, and what is wanted.
     fn asks(self, inputs: Vec<(String, Tensor)>) -> Result<(Question, Wanted), Failure> {
         let of = "the request";
-        let binary = flag(of, BINARY_OUTPUT, &self.parameters)?.unwrap_or(false);
-        let own = |(name, _): &(String, Value)| name != BINARY_OUTPUT;
-        let parameters = self.parameters.into_iter().filter(own);
+        let binary = flag(of, BINARY_OUTPUT, self.parameters.as_ref())?.unwrap_or(false);
+        let own = |(name, _): &(String, &RawValue)| name != BINARY_OUTPUT;
+        let parameters = self.parameters.unwrap_or_default().into_iter().filter(own);
         let parameters = parameters.map(|(name, value)| parameter(name, value));
         let outputs = self.outputs.unwrap_or_default().into_iter().map(|output| {
             let Output { name, parameters } = output;
             let of = format!("output `{name}`");
-            served(&of, &parameters)?;
-            let binary = flag(&of, BINARY, &parameters)?;
+            served(&of, parameters.as_ref())?;
+            let binary = flag(&of, BINARY, parameters.as_ref())?;
             Ok(WantedOutput { name, binary })
         });
-        let wanted = Wanted {
-            outputs: outputs.collect::<Result<_, Failure>>()?,
-            binary,
-        };
+        let wanted = Wanted::of(outputs.collect::<Result<_, Failure>>()?, binary)?;
         let question = Question {
             id: self.id,
             inputs,
@@ -360,18 +388,27 @@ impl Request<'_> {
     }
 }
 
-fn parameter(name: String, value: Value) -> Result<(String, Parameter), Failure> {
+fn parameter(name: String, raw: &RawValue) -> Result<(String, Parameter), Failure> {
+    let json = raw.get();
+    let wrong = |why: String| Failure::BadRequest(format!("parameter `{name}`: {why}"));
+    let value: Value = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
     let value = match value {
         Value::Bool(value) => Parameter::Bool(value),
         Value::String(value) => Parameter::Text(value),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(value), _) => Parameter::Int64(value),
+            // As a double it would be another number; -0 alone is the same one.
+            (None, Some(value)) if value != 0.0 && !json.contains(['.', 'e', 'E']) => {
+                return Err(wrong(format!(
+                    "{json} is over the range of 64 signed bits; send it as a string"
+                )));
+            }
             (None, Some(value)) => Parameter::Double(value),
             (None, None) => Parameter::Text(number.to_string()),
         },
         other => {
-            return Err(Failure::BadRequest(format!(
-                "parameter `{name}`: expected a string, a number, true or false, found {other}"
+            return Err(wrong(format!(
+                "expected a string, a number, true or false, found {other}"
             )));
         }
     };

@@ -70,6 +70,65 @@ fn members_come_in_any_order_and_data_flat_or_nested() {
 }
 
 #[test]
+fn an_output_is_asked_for_once() {
+    let asked = |outputs: &str| {
+        let asked = decode(&format!(r#"{{"inputs": [], "outputs": [{outputs}]}}"#));
+        asked.map(|(_, wanted)| wanted.outputs.len())
+    };
+    assert_eq!(asked(r#"{"name": "y"}, {"name": "z"}"#).unwrap(), 2);
+    let twice = vec![r#"{"name": "y"}"#; 100_000].join(",");
+    let failure = asked(&twice).unwrap_err();
+    assert_eq!(failure.status(), 400);
+    let expected = "output `y` is asked for twice; name each output once";
+    assert_eq!(failure.to_string(), expected);
+}
+
+#[test]
+fn whole_numbers_as_parameters_are_exact_or_refused() {
+    let given = |number: &str| {
+        let json = format!(r#"{{"inputs": [], "parameters": {{"p": {number}}}}}"#);
+        let mut question = decode(&json).map_err(|failure| failure.to_string())?.0;
+        Ok::<_, String>(question.parameters.remove(0).1)
+    };
+    let most = Parameter::Int64(i64::MAX);
+    assert_eq!(given("9223372036854775807"), Ok(most));
+    let least = Parameter::Int64(i64::MIN);
+    assert_eq!(given("-9223372036854775808"), Ok(least));
+    assert_eq!(given("1e30"), Ok(Parameter::Double(1e30)));
+    assert_eq!(given("-0"), Ok(Parameter::Double(-0.0)));
+    for number in [
+        "9223372036854775808",
+        "-9223372036854775809",
+        "18446744073709551616",
+    ] {
+        let expected = format!(
+            "parameter `p`: {number} is over the range of 64 signed bits; send it as a string"
+        );
+        assert_eq!(given(number), Err(expected));
+    }
+}
+
+#[tokio::test]
+async fn null_stands_for_what_is_left_out() {
+    let json = r#"{"id": null, "parameters": null, "outputs": [{"name": "y", "parameters": null}],
+        "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "parameters": null, "data": [2]}]}"#;
+    let (question, wanted) = decode(json).unwrap();
+    assert_eq!((question.id, question.parameters), (None, vec![]));
+    assert_eq!(question.inputs[0].1.to_f32(), Some(vec![2.0]));
+    assert_eq!((wanted.outputs.len(), wanted.binary), (1, false));
+    let none = decode(&json.replace("[2]", "null"))
+        .unwrap_err()
+        .to_string();
+    assert!(none.starts_with("input `x`: it has no `data`"), "{none}");
+    let bytes = json.replace(
+        r#""parameters": null, "data": [2]"#,
+        r#""parameters": {"binary_data_size": 4}, "data": null"#,
+    );
+    let (question, _) = binary(&bytes, &2f32.to_le_bytes(), 1000).await.unwrap();
+    assert_eq!(question.inputs[0].1.to_f32(), Some(vec![2.0]));
+}
+
+#[test]
 fn what_is_wrong_with_an_input_names_it() {
     let said = |shape, datatype, data| {
         let input =
