@@ -258,7 +258,11 @@ async fn an_account_comes_from_docker_or_the_command_line() {
     fs::write(here.join("config.json"), config.to_string()).unwrap();
     let helped = |words: &str| {
         let helper = here.join("docker-credential-test");
-        fs::write(&helper, format!("#!/bin/sh\necho '{words}'\nexit 1\n")).unwrap();
+        fs::write(
+            &helper,
+            format!("#!/bin/sh\ncat >/dev/null\necho '{words}'\nexit 1\n"),
+        )
+        .unwrap();
         fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = firebox(here, &["pull", &address]);
         command.env("PATH", toolchains::path_with(here));
