@@ -71,6 +71,7 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Instances that are kept between requests.
     pub instances_idle: Gauge,
+    /// Instances that are made before a request asks for them.
     pub instances_spare: Gauge,
     /// Open connections.
     pub connections: Gauge,

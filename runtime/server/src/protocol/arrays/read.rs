@@ -4,7 +4,6 @@
 
 use firebox_engine::{DType, MAX_RANK};
 use half::{bf16, f16};
-
 use memchr::{memchr, memchr2};
 
 use super::number::Number;
