@@ -77,7 +77,7 @@ fn multiply(registry: &Registry) {
 
 fn copy(registry: &Registry, one: &VersionRecord) -> NewVersion {
     let path = |file: &Option<_>| {
-        file.map(|file: firebox_registry::StoredFile| registry.blob(&file.digest).unwrap())
+        file.map(|file: firebox_registry::StoredFile| registry.blob(&file).unwrap())
     };
     NewVersion {
         kind: one.kind,

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::{Digest, RegistryError, StoredFile};
+use crate::{Checksum, Digest, RegistryError, StoredFile};
 
 type Result<T> = std::result::Result<T, RegistryError>;
 
@@ -67,12 +67,11 @@ impl Blobs {
     /// [`storing`](Self::storing).
     pub(crate) fn store(&self, file: &Path, _: &RwLockReadGuard<'_, ()>) -> Result<StoredFile> {
         let of = |e| RegistryError::io(file, e);
-        let (digest, bytes) = Digest::of_file(file).map_err(of)?;
-        let stored = StoredFile { digest, bytes };
-        if self.read(&digest).is_ok() {
+        let stored = StoredFile::of(file).map_err(of)?;
+        if self.read(&stored).is_ok() {
             return Ok(stored);
         }
-        let path = self.path(&digest);
+        let path = self.path(&stored.digest);
         let staged = if file.starts_with(&self.staging) {
             tempfile::TempPath::try_from_path(file).map_err(of)?
         } else {
@@ -91,7 +90,7 @@ impl Blobs {
             .map_err(|e| RegistryError::io(&path, e.error))?;
         sync_dir(folder)?;
         sync_dir(&self.root)?;
-        self.checked().insert(digest);
+        self.checked().insert(stored.digest);
         Ok(stored)
     }
 
@@ -100,15 +99,21 @@ impl Blobs {
             .map_err(|e| RegistryError::io(&self.staging, e))
     }
 
-    /// Where a file lies. Its digest is checked the first time that this process asks.
-    pub(crate) fn read(&self, digest: &Digest) -> Result<PathBuf> {
-        let path = self.path(digest);
-        if self.checked().contains(digest) && path.exists() {
+    /// Where a file lies. The first time that this process asks, what it holds is checked, by its
+    /// checksum where there is one that holds, by its digest otherwise.
+    pub(crate) fn read(&self, file: &StoredFile) -> Result<PathBuf> {
+        let path = self.path(&file.digest);
+        if self.checked().contains(&file.digest) && path.exists() {
+            return Ok(path);
+        }
+        let sum = |expected| Checksum::of_file(&path).is_ok_and(|found| found == expected);
+        if file.checksum.is_some_and(sum) {
+            self.checked().insert(file.digest);
             return Ok(path);
         }
         match Digest::of_file(&path) {
-            Ok((found, _)) if found == *digest => {
-                self.checked().insert(*digest);
+            Ok((found, _)) if found == file.digest => {
+                self.checked().insert(file.digest);
                 Ok(path)
             }
             Ok((found, _)) => Err(RegistryError::BlobDamaged { path, found }),

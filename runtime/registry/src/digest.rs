@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 /// Bytes of a file that are read at once.
-const AT_ONCE: usize = 256 << 10;
+pub(crate) const AT_ONCE: usize = 256 << 10;
 
 /// The SHA-256 of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]

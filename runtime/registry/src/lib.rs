@@ -26,6 +26,7 @@
 
 mod blobs;
 pub mod bundle;
+mod checksum;
 mod digest;
 mod error;
 mod job;
@@ -45,6 +46,7 @@ mod store;
 mod usage;
 
 pub use bundle::{BundleError, Packed, UnpackLimits, Unpacked};
+pub use checksum::Checksum;
 pub use digest::{Digest, Digesting, InvalidDigest};
 pub use error::RegistryError;
 pub use job::{

@@ -1,15 +1,16 @@
 //! What sled holds: one JSON document a record, each with the number of its schema.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, FunctionName, Kind, Manifest, Policy, PolicyRecord, RegistryError, Revision, Split,
-    Unpacked, VersionNumber,
+    Checksum, Digest, FunctionName, Kind, Manifest, Policy, PolicyRecord, RegistryError, Revision,
+    Split, Unpacked, VersionNumber,
 };
 
 /// The schema that this build writes. It reads this and all before: 1 had policies without
@@ -26,6 +27,24 @@ pub struct StoredFile {
     pub digest: Digest,
     /// Its size.
     pub bytes: u64,
+    /// Shows that it is as it was stored; files from before it was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Checksum>,
+}
+
+impl StoredFile {
+    /// What a file is stored as.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn of(path: &Path) -> io::Result<StoredFile> {
+        let (digest, bytes) = Digest::of_file(path)?;
+        Ok(StoredFile {
+            digest,
+            bytes,
+            checksum: Some(Checksum::of_file(path)?),
+        })
+    }
 }
 
 /// An accepted bundle. Immutable, but for `compiled`.

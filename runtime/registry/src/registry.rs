@@ -381,7 +381,7 @@ impl Registry {
     /// [`RegistryError::BundleNotKept`] where it is from before bundles were kept.
     pub fn bundle(&self, version: &VersionRecord) -> Result<PathBuf> {
         match &version.bundle {
-            Some(bundle) => self.blob(&bundle.digest),
+            Some(bundle) => self.blob(bundle),
             None => Err(RegistryError::BundleNotKept {
                 function: version.function.clone(),
                 number: version.number,
@@ -389,9 +389,9 @@ impl Registry {
         }
     }
 
-    /// Where a stored file lies. Its digest is checked the first time that this process asks.
-    pub fn blob(&self, digest: &Digest) -> Result<PathBuf> {
-        self.blobs.read(digest)
+    /// Where a stored file lies. What it holds is checked the first time that this process asks.
+    pub fn blob(&self, file: &StoredFile) -> Result<PathBuf> {
+        self.blobs.read(file)
     }
 
     /// The change feed: names of functions that changed. A receiver that lags reads everything anew.

@@ -93,7 +93,7 @@ fn check(dir: &Path) -> u32 {
             count += 1;
             assert_eq!(version.number.get(), count);
             for file in version.files() {
-                let path = registry.blob(&file.digest).unwrap();
+                let path = registry.blob(file).unwrap();
                 assert_eq!(fs::metadata(&path).unwrap().len(), file.bytes);
                 named.insert(path);
             }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firebox_engine::Signature;
-use firebox_registry::{Digest, Kind, NewVersion, StoredFile, VersionRecord};
+use firebox_registry::{Digest, Kind, NewVersion, VersionRecord};
 use firebox_sandbox::{Assets, CompileError, InvokeError};
 
 use crate::problem::Failure;
@@ -82,10 +82,10 @@ fn find(
         .values()
         .flat_map(|route| route.versions.values());
     for twin in versions.filter(|version| same(&version.record)) {
-        let Some(StoredFile { digest, .. }) = &twin.record.compiled else {
+        let Some(file) = &twin.record.compiled else {
             continue;
         };
-        let Ok(blob) = app.registry.blob(digest) else {
+        let Ok(blob) = app.registry.blob(file) else {
             continue;
         };
         // A link of the upload's own, so that deleting the twin takes nothing away.

@@ -106,6 +106,7 @@ mod tests {
         let model = StoredFile {
             digest: Digest::of(b"graph"),
             bytes: 5,
+            checksum: None,
         };
         VersionRecord {
             kind: Kind::default(),

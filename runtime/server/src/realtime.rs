@@ -140,7 +140,7 @@ async fn attempt(app: &App, version: &Version, warm: &Arc<Warm>) {
     let run = async {
         let registry = app.registry.clone();
         let sample = record.sample;
-        let find = move || sample.map(|file| registry.blob(&file.digest)).transpose();
+        let find = move || sample.map(|file| registry.blob(&file)).transpose();
         let path = tokio::task::spawn_blocking(find).await;
         let path = path.map_err(|_| Failure::ShuttingDown)??;
         let (is_model, signature) = (version.is_model(), &version.signature);

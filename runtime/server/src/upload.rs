@@ -270,12 +270,12 @@ async fn file(
 ) -> Result<(StoredFile, Place, Locate), Failure> {
     let (held, path) = (folder.clone(), path.to_owned());
     let hashed = path.clone();
-    let (digest, bytes) = blocking(move || Ok(Digest::of_file(&hashed)?)).await?;
+    let file = blocking(move || Ok(StoredFile::of(&hashed)?)).await?;
     let find: Locate = Arc::new(move || {
         let _held = &held;
         Ok(path.clone())
     });
-    Ok((StoredFile { digest, bytes }, place, find))
+    Ok((file, place, find))
 }
 
 async fn commit(

@@ -83,7 +83,7 @@ fn versions_and_files_are_there_after_a_restart() {
     drop(registry);
     let registry = Registry::open(dir.path()).unwrap();
     assert_eq!(registry.versions(&name()).unwrap(), records);
-    let path = registry.blob(&records[1].models["model"].digest).unwrap();
+    let path = registry.blob(&records[1].models["model"]).unwrap();
     assert_eq!(fs::read(path).unwrap(), b"two");
 }
 
@@ -141,7 +141,7 @@ fn deletions_sweep_no_file_of_a_commit_beside_them() {
             scope.spawn(move || {
                 for round in 0..10 {
                     let own = commit(registry, &format!("{worker} {round}"));
-                    registry.blob(&own.models["model"].digest).unwrap();
+                    registry.blob(&own.models["model"]).unwrap();
                     registry.delete_version(&name(), own.number).unwrap();
                 }
             });
@@ -252,16 +252,22 @@ fn leftovers_are_swept_at_open() {
 #[test]
 fn a_damaged_file_is_noticed_and_replaced_by_a_good_one() {
     let (dir, registry) = opened();
-    let stored = commit(&registry, "one").models["model"].digest;
+    let stored = commit(&registry, "one").models["model"];
     let path = registry.blob(&stored).unwrap();
     drop(registry);
     fs::write(&path, "eno").unwrap();
     let registry = Registry::open(dir.path()).unwrap();
-    let error = registry.blob(&stored).unwrap_err();
-    assert!(
-        matches!(error, RegistryError::BlobDamaged { .. }),
-        "{error}"
-    );
+    let of_old = StoredFile {
+        checksum: None,
+        ..stored
+    };
+    for file in [stored, of_old] {
+        let error = registry.blob(&file).unwrap_err();
+        assert!(
+            matches!(error, RegistryError::BlobDamaged { .. }),
+            "{error}"
+        );
+    }
     let mut twin = version(&registry, "one");
     twin.digest = Digest::of(b"another bundle of the same file");
     registry.commit(&name(), twin).unwrap();
@@ -323,7 +329,7 @@ fn new_machine_code_replaces_the_old() {
         let record = registry
             .set_compiled(&name(), number(1), &file, true)
             .unwrap();
-        let path = registry.blob(&record.compiled.unwrap().digest).unwrap();
+        let path = registry.blob(&record.compiled.unwrap()).unwrap();
         assert_eq!(fs::read(path).unwrap(), code.as_bytes());
         assert_eq!(blob_files(dir.path()), 2);
     }

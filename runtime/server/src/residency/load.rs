@@ -203,11 +203,11 @@ impl Residency {
         let models = version.record.models.iter().enumerate();
         let files = models.map(|(at, (name, file))| {
             let place = self.place(version.record.manifest.models.get(name));
-            let (registry, digest) = (self.0.registry.clone(), file.digest);
+            let (registry, file) = (self.0.registry.clone(), *file);
             ModelFile {
-                key: (digest, place),
+                key: (file.digest, place),
                 bytes: inner.measured.get(at).copied().unwrap_or(file.bytes),
-                source: Source::File(Arc::new(move || Ok(registry.blob(&digest)?))),
+                source: Source::File(Arc::new(move || Ok(registry.blob(&file)?))),
             }
         });
         files.collect()
@@ -347,7 +347,7 @@ impl Residency {
         let (directory, assets) = self.blocking(move || residency.lay_out(&of)).await?;
         let (registry, sandbox) = (self.0.registry.clone(), self.0.sandbox.clone());
         let linked = self.blocking(move || {
-            let file = registry.blob(&compiled.file.digest)?;
+            let file = registry.blob(&compiled.file)?;
             Ok(Program::link(
                 &sandbox,
                 compiled.kind,
@@ -359,7 +359,7 @@ impl Residency {
             Err(LinkError::Stale { reason, .. }) => {
                 tracing::warn!(function = %record.function, version = record.number.get(), reason,
                     "compiled code is stale; compiling again");
-                self.compile_again(version, wasm.digest, &assets).await?
+                self.compile_again(version, wasm, &assets).await?
             }
             linked => linked,
         };
@@ -378,7 +378,7 @@ impl Residency {
     async fn compile_again(
         &self,
         version: &Arc<Version>,
-        wasm: Digest,
+        wasm: StoredFile,
         assets: &Assets,
     ) -> Result<Result<Program, LinkError>, Failure> {
         let registry = self.0.registry.clone();
@@ -399,7 +399,7 @@ impl Residency {
             version.set_compiled(&record);
             let stored = record
                 .compiled
-                .map(|stored| registry.blob(&stored.digest))
+                .map(|stored| registry.blob(&stored))
                 .transpose()?;
             let file = stored.as_deref().unwrap_or(file.path());
             Ok(Program::link(sandbox, record.kind, file, record.snapshot))
@@ -416,7 +416,7 @@ impl Residency {
             .record
             .assets
             .iter()
-            .map(|(guest, file)| Ok((guest.clone(), self.0.registry.blob(&file.digest)?)));
+            .map(|(guest, file)| Ok((guest.clone(), self.0.registry.blob(file)?)));
         let files = files.collect::<Result<BTreeMap<_, _>, Failure>>()?;
         let directory = TempDir::new_in(self.0.scratch.path())?;
         let assets = Assets::link(&files, &directory.path().join("files"))?;

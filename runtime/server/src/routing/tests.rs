@@ -13,6 +13,7 @@ fn version(function: &FunctionName, n: u32) -> Arc<Version> {
     let file = StoredFile {
         digest: firebox_registry::Digest::of(&n.to_le_bytes()),
         bytes: 4,
+        checksum: None,
     };
     let record = VersionRecord {
         kind: Kind::default(),
