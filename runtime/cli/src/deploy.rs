@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use firebox_registry::bundle::Form;
 use firebox_registry::{FunctionName, Manifest};
 use futures::StreamExt;
 use indicatif::ProgressBar;
@@ -108,10 +109,9 @@ fn name_of_file(path: &Path) -> Option<FunctionName> {
 /// The name in a bundle's manifest; none where there is no manifest to read. Whether the bundle is
 /// sound is the server's to say.
 fn name_in_bundle(path: &Path) -> Result<Option<FunctionName>> {
-    const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
     let what = || format!("{} can't be read", path.display());
     let mut file = BufReader::new(File::open(path).context(what)?);
-    let compressed = file.fill_buf().context(what)?.starts_with(&ZSTD);
+    let compressed = Form::of(file.fill_buf().context(what)?) == Form::Zstd;
     let manifest = match compressed {
         true => manifest_in(zstd::Decoder::with_buffer(file).context(what)?),
         false => manifest_in(file),

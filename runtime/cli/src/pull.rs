@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use firebox_registry::bundle::Form;
 use firebox_registry::{Digest, FunctionName};
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -17,11 +18,6 @@ use crate::oci::remote::Remote;
 use crate::oci::{Access, Address};
 use crate::output::{self, Format};
 use crate::progress;
-
-/// As much as there is in a tar's first header.
-const BLOCK: u64 = 512;
-/// What a compressed bundle begins with.
-const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 /// `firebox pull`
 #[derive(Args, Debug)]
@@ -128,12 +124,12 @@ pub async fn fetch(address: &Address, access: &Access, folder: &Path) -> Result<
 /// able to tell by the extension that it is one.
 fn extension(file: &Path) -> io::Result<&'static str> {
     let mut beginning = Vec::new();
-    File::open(file)?.take(BLOCK).read_to_end(&mut beginning)?;
-    let is_tar = beginning.get(257..262) == Some(b"ustar");
-    Ok(match beginning.as_slice() {
-        bytes if bytes.starts_with(b"\0asm") => "wasm",
-        bytes if is_tar || bytes.starts_with(&ZSTD) => "firebox",
-        _ => "onnx",
+    let most = Form::BYTES as u64;
+    File::open(file)?.take(most).read_to_end(&mut beginning)?;
+    Ok(match Form::of(&beginning) {
+        Form::Zstd | Form::Tar => "firebox",
+        Form::Wasm => "wasm",
+        Form::Onnx => "onnx",
     })
 }
 

@@ -263,13 +263,7 @@ impl Command {
             body: body(request.inputs)?,
             stdout: stdout.clone(),
         };
-        let grants = Grants {
-            id: request.id.as_str().into(),
-            limits,
-            assets: context.assets,
-            network: context.network,
-            models: Some(context.models),
-        };
+        let grants = Grants::of_call(&request.id, &context);
         let (inner, cpu) = (&*self.inner, context.cpu);
         let fault = |error: wasmtime::Error| InvokeError::Host(format!("{error:#}"));
         let ended = match &self.code {

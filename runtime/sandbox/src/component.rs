@@ -104,7 +104,8 @@ impl Component {
         context: Context,
     ) -> Result<Response, InvokeError> {
         let start = Instant::now();
-        let (reuse, next) = (context.reuse, Grants::of_spare(&context));
+        // One that answers again stays, and so has none that comes after it.
+        let next = (!context.reuse).then(|| Grants::of_spare(&context));
         let (mut call, made) = match self.ready(&context) {
             Some(Kept { store, function }) => {
                 let call = Call::again(&self.inner, store, &request.id, context);
@@ -126,7 +127,7 @@ impl Component {
         });
         let (function, answer) = answered.await?;
         let (state, usage) = (call.store.data(), call.usage(start));
-        if !reuse {
+        if let Some(next) = next {
             self.replace(call.store, next);
         } else if !state.memory.refused() && !state.nn.refused() {
             let mut store = call.store;

@@ -90,9 +90,10 @@ impl Sandbox {
         most.saturating_sub(self.inner.idle.available_permits())
     }
 
-    /// How many instances wait for their first call now.
+    /// How many instances wait for their first call now, with those that are being made.
     pub fn spares(&self) -> usize {
-        self.inner.spares.count()
+        let most = self.inner.config.spares as usize;
+        most.saturating_sub(self.inner.spares.slots.available_permits())
     }
 }
 

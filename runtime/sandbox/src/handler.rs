@@ -129,31 +129,18 @@ impl Handler {
         id: &str,
         request: http::Request<B>,
         stream: Duration,
-        context: Context,
+        mut context: Context,
         sender: oneshot::Sender<Head>,
     ) -> Result<Guest, InvokeError>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        let Context {
-            mut limits,
-            models,
-            assets,
-            network,
-            cpu,
-            ..
-        } = context;
         // The time to the head is watched from outside: this one bounds the whole.
-        limits.deadline = limits.deadline.saturating_add(stream);
-        let grants = Grants {
-            id: id.into(),
-            limits,
-            assets,
-            network,
-            models: Some(models),
-        };
-        let mut call = Call::new(&self.inner, grants)?.metered(cpu);
+        let deadline = &mut context.limits.deadline;
+        *deadline = deadline.saturating_add(stream);
+        let grants = Grants::of_call(id, &context);
+        let mut call = Call::new(&self.inner, grants)?.metered(context.cpu);
         let host = |error: wasmtime::Error| InvokeError::Host(format!("{error:#}"));
         let request = request.map(|body| body.map_err(broken));
         let mut http = call.store.data_mut().http();

@@ -24,8 +24,7 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// The spares of all components.
 pub(crate) struct Spares {
-    slots: Arc<Semaphore>,
-    most: u32,
+    pub(crate) slots: Arc<Semaphore>,
     /// As many calls of one component as run at once on this machine find one.
     most_each: usize,
     components: AtomicU64,
@@ -50,16 +49,10 @@ impl Spares {
     pub(crate) fn new(most: u32) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(most as usize)),
-            most,
             most_each: std::thread::available_parallelism().map_or(1, usize::from),
             components: AtomicU64::default(),
             made: Mutex::default(),
         })
-    }
-
-    /// How many wait now, with those that are being made.
-    pub(crate) fn count(&self) -> usize {
-        (self.most as usize).saturating_sub(self.slots.available_permits())
     }
 
     fn made(&self) -> MutexGuard<'_, VecDeque<(u64, Spare)>> {
@@ -82,8 +75,7 @@ impl SparesOf {
     /// A spare that was made with as much memory; others of this component are of no use.
     pub(crate) fn take(&self, limits: &Limits) -> Option<Spare> {
         let mut made = self.all.made();
-        let own = |(component, _): &(u64, Spare)| *component == self.component;
-        let at = made.iter().rposition(own)?;
+        let at = made.iter().rposition(|one| self.owns(one))?;
         let (_, spare) = made.remove(at)?;
         drop(made);
         let alike = |made: &Limits| (made.memory, made.tensors) == (limits.memory, limits.tensors);
@@ -93,10 +85,11 @@ impl SparesOf {
     /// Whether one more would be of use.
     pub(crate) fn wanted(&self) -> bool {
         let made = self.all.made();
-        let own = made
-            .iter()
-            .filter(|(component, _)| *component == self.component);
-        own.count() < self.all.most_each
+        made.iter().filter(|one| self.owns(one)).count() < self.all.most_each
+    }
+
+    fn owns(&self, (component, _): &(u64, Spare)) -> bool {
+        *component == self.component
     }
 
     /// A slot beside those of calls.
@@ -120,12 +113,6 @@ impl SparesOf {
 
 impl Drop for SparesOf {
     fn drop(&mut self) {
-        let own = |(component, _): &(u64, Spare)| *component == self.component;
-        let mut gone = Vec::new();
-        let mut made = self.all.made();
-        while let Some(at) = made.iter().position(own) {
-            gone.extend(made.remove(at));
-        }
-        drop(made);
+        self.all.made().retain(|one| !self.owns(one));
     }
 }

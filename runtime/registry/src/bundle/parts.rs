@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::Form;
 use crate::{Digest, Digesting};
 
 /// Parts of a bundle: further frames belong to the last one. Registries bound the number of layers.
@@ -76,9 +77,8 @@ fn frames(file: &mut (impl Read + Seek), total: u64) -> io::Result<Vec<u64>> {
 
 /// The length of the frame that begins here; the reader is behind it afterwards.
 fn frame(file: &mut (impl Read + Seek)) -> io::Result<u64> {
-    const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
     let [a, b, c, d, descriptor] = array(file)?;
-    if [a, b, c, d] != MAGIC {
+    if [a, b, c, d] != Form::ZSTD {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let single_segment = descriptor & 0x20 != 0;

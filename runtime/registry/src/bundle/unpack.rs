@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::BundleError;
+use super::{BundleError, Form};
 use crate::manifest::is_plain_path;
 use crate::{ByteSize, Digest, Digesting, FunctionName, FunctionSection, Manifest};
 
@@ -143,7 +143,7 @@ fn take_apart(upload: impl Read, limits: &UnpackLimits, dir: &Path) -> Result<Fo
         .take(4)
         .read_to_end(&mut magic)
         .map_err(BundleError::Read)?;
-    let zstd = magic == zstd::zstd_safe::MAGICNUMBER.to_le_bytes();
+    let zstd = Form::of(&magic) == Form::Zstd;
     let whole = io::Cursor::new(magic).chain(upload);
     if zstd {
         let decoder =
@@ -159,19 +159,15 @@ fn write_content(mut content: impl Read, limits: &UnpackLimits, dir: &Path) -> R
     let mut start = Vec::new();
     content
         .by_ref()
-        .take(BLOCK)
+        .take(Form::BYTES as u64)
         .read_to_end(&mut start)
         .map_err(BundleError::Read)?;
-    let is_tar = is_tar_header(&start);
-    let is_wasm = start.starts_with(b"\0asm");
+    let form = Form::of(&start);
     let whole = io::Cursor::new(start).chain(content);
-    if is_tar {
-        return write_tar(whole, limits, dir).map(Found::Tar);
-    }
-    let (name, found) = if is_wasm {
-        (FunctionSection::COMPONENT, Found::Wasm)
-    } else {
-        (BARE_MODEL, Found::Onnx)
+    let (name, found) = match form {
+        Form::Tar => return write_tar(whole, limits, dir).map(Found::Tar),
+        Form::Wasm => (FunctionSection::COMPONENT, Found::Wasm),
+        Form::Zstd | Form::Onnx => (BARE_MODEL, Found::Onnx),
     };
     let mut room = Room {
         limits,
@@ -179,28 +175,6 @@ fn write_content(mut content: impl Read, limits: &UnpackLimits, dir: &Path) -> R
     };
     room.write(name, whole, dir)?;
     Ok(found)
-}
-
-const BLOCK: u64 = 512;
-
-/// Whether a block is a tar header: its checksum is right. Holds for every kind of tar there is.
-fn is_tar_header(block: &[u8]) -> bool {
-    let Ok(bytes) = <&[u8; BLOCK as usize]>::try_from(block) else {
-        return false;
-    };
-    let header = tar::Header::from_byte_slice(bytes);
-    let sum = bytes.iter().enumerate().map(|(at, byte)| {
-        // The sum counts its own field as spaces.
-        if (148..156).contains(&at) {
-            u32::from(b' ')
-        } else {
-            u32::from(*byte)
-        }
-    });
-    header
-        .cksum()
-        .is_ok_and(|stated| stated == sum.sum::<u32>())
-        && bytes.iter().any(|b| *b != 0)
 }
 
 fn write_tar(content: impl Read, limits: &UnpackLimits, dir: &Path) -> Result<BTreeSet<String>> {

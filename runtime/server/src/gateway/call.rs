@@ -81,11 +81,19 @@ impl Early {
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> impl Future<Output = Result<T, Failure>> {
-        let limit = self.limit;
-        // An async function would have room for two of what it is given.
-        let work = tokio::time::timeout(limit, work);
-        work.map(move |outcome| outcome.unwrap_or(Err(Failure::Deadline { limit })))
+        within(self.limit, self.limit, work)
     }
+}
+
+/// Runs `work` for the time that is `left` of its `limit`.
+fn within<T>(
+    left: Duration,
+    limit: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> impl Future<Output = Result<T, Failure>> {
+    // An async function would have room for two of what it is given.
+    let work = tokio::time::timeout(left, work);
+    work.map(move |outcome| outcome.unwrap_or(Err(Failure::Deadline { limit })))
 }
 
 #[derive(Default)]
@@ -104,10 +112,7 @@ impl Call {
     ) -> impl Future<Output = Result<T, Failure>> {
         // A little longer than the sandbox, which can say more about what ran.
         let left = self.remaining() + Duration::from_millis(5);
-        let limit = self.limit;
-        // An async function would have room for two of what it is given.
-        let work = tokio::time::timeout(left, work);
-        work.map(move |outcome| outcome.unwrap_or(Err(Failure::Deadline { limit })))
+        within(left, self.limit, work)
     }
 
     /// Records the answer and marks it with version, prediction id and timing.

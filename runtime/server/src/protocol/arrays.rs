@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 
 use firebox_engine::{DType, MAX_RANK, Tensor, TensorError};
 
+pub use read::blanks_end;
 use read::read;
 pub use write::{NotText, write_flat, write_nested};
 

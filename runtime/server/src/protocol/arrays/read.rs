@@ -224,9 +224,9 @@ fn in_slices(
         let mut data = Vec::with_capacity((slice.len() as f64 * per_byte) as usize + 64);
         let (mut at, mut items) = (0, 0);
         loop {
-            at += blanks(slice, at);
+            at = blanks_end(slice, at);
             at += push(slice.get(at..)?, &mut data)?;
-            at += blanks(slice, at);
+            at = blanks_end(slice, at);
             items += 1;
             match slice.get(at) {
                 Some(b',') => at += 1,
@@ -260,11 +260,11 @@ fn cut(row: &[u8]) -> Vec<&[u8]> {
     slices
 }
 
-/// How many blanks stand at a place.
-fn blanks(text: &[u8], at: usize) -> usize {
-    let rest = text.get(at..).unwrap_or_default().iter();
+/// Behind the blanks that stand at a place.
+pub fn blanks_end(json: &[u8], at: usize) -> usize {
+    let rest = json.get(at..).unwrap_or_default().iter();
     let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    rest.take_while(blank).count()
+    at + rest.take_while(blank).count()
 }
 
 /// Whether an element can end before this byte.

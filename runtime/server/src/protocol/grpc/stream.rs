@@ -24,8 +24,7 @@ use super::wire::{
     Value,
 };
 use crate::problem::Failure;
-use crate::scheduler::panic_text;
-use crate::server::App;
+use crate::server::{App, panicked};
 
 /// How many questions of a stream are under way at once. No more are read.
 const UNDER_WAY: usize = 16;
@@ -193,11 +192,7 @@ async fn one(
 /// Why a question's task has no answer.
 fn ended_early(error: JoinError) -> Failure {
     match error.try_into_panic() {
-        Ok(panic) => {
-            let panic = panic_text(panic.as_ref());
-            tracing::error!(panic, "a question of a stream panicked");
-            Failure::Internal(panic)
-        }
+        Ok(panic) => panicked(panic),
         Err(error) => Failure::Internal(error.to_string()),
     }
 }

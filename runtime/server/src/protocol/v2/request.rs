@@ -11,7 +11,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use firebox_engine::{DType, Dim, Signature, Tensor};
 use firebox_sandbox::Parameter;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -72,16 +72,21 @@ fn asked_twice(outputs: &[WantedOutput]) -> Option<&str> {
 /// Parameters as they are spelled: their digits tell integers from other numbers.
 type Parameters<'a> = BTreeMap<String, &'a RawValue>;
 
+/// Parameters, or the null that some clients send where they have none.
+fn or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Parameters<'de>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// What a parameter's JSON says, where there is one of this name.
-fn said<'a>(parameters: Option<&Parameters<'a>>, name: &str) -> Option<&'a str> {
-    parameters?.get(name).map(|value| value.get())
+fn said<'a>(parameters: &Parameters<'a>, name: &str) -> Option<&'a str> {
+    parameters.get(name).map(|value| value.get())
 }
 
 #[derive(Deserialize)]
 struct Request<'a> {
     id: Option<String>,
-    #[serde(borrow)]
-    parameters: Option<Parameters<'a>>,
+    #[serde(borrow, default, deserialize_with = "or_null")]
+    parameters: Parameters<'a>,
     #[serde(borrow)]
     inputs: Vec<Input<'a>>,
     #[serde(borrow)]
@@ -94,8 +99,8 @@ struct Input<'a> {
     shape: Vec<i64>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    #[serde(borrow)]
-    parameters: Option<Parameters<'a>>,
+    #[serde(borrow, default, deserialize_with = "or_null")]
+    parameters: Parameters<'a>,
     /// The number of the value that was [cut out](skim).
     data: Option<usize>,
 }
@@ -103,8 +108,8 @@ struct Input<'a> {
 #[derive(Deserialize)]
 struct Output<'a> {
     name: String,
-    #[serde(borrow)]
-    parameters: Option<Parameters<'a>>,
+    #[serde(borrow, default, deserialize_with = "or_null")]
+    parameters: Parameters<'a>,
 }
 
 /// Reads a request that is JSON alone.
@@ -115,7 +120,7 @@ pub fn decode(json: &str) -> Result<(Question, Wanted), Failure> {
     let Skimmed { head, values } = skim(json)?;
     let request = parse(&head)?;
     let inputs = request.inputs.iter().map(|input| {
-        if said(input.parameters.as_ref(), BINARY_SIZE).is_some() {
+        if said(&input.parameters, BINARY_SIZE).is_some() {
             return Err(input.wrong(
                 &"it has a `binary_data_size`, but the request is JSON alone; put its bytes behind \
                   the JSON, with the length of that in the header Inference-Header-Content-Length",
@@ -293,7 +298,7 @@ const BINARY: &str = "binary_data";
 /// Parameters of tensors with which Triton's clients ask for what is not served here.
 const NOT_SERVED: [&str; 2] = ["shared_memory_region", "classification"];
 
-fn served(of: &str, parameters: Option<&Parameters<'_>>) -> Result<(), Failure> {
+fn served(of: &str, parameters: &Parameters<'_>) -> Result<(), Failure> {
     let found = NOT_SERVED
         .iter()
         .find(|name| said(parameters, name).is_some());
@@ -306,11 +311,7 @@ fn served(of: &str, parameters: Option<&Parameters<'_>>) -> Result<(), Failure> 
 }
 
 /// A parameter that is true or false.
-fn flag(
-    of: &str,
-    name: &str,
-    parameters: Option<&Parameters<'_>>,
-) -> Result<Option<bool>, Failure> {
+fn flag(of: &str, name: &str, parameters: &Parameters<'_>) -> Result<Option<bool>, Failure> {
     match said(parameters, name) {
         None => Ok(None),
         Some("true") => Ok(Some(true)),
@@ -335,7 +336,7 @@ impl Input<'_> {
     }
 
     fn binary_size(&self) -> Result<Option<usize>, Failure> {
-        let Some(value) = said(self.parameters.as_ref(), BINARY_SIZE) else {
+        let Some(value) = said(&self.parameters, BINARY_SIZE) else {
             return Ok(None);
         };
         value.parse().map(Some).map_err(|_| {
@@ -353,7 +354,7 @@ impl Input<'_> {
 
     /// The tensor that is given as JSON.
     fn tensor(&self, values: &[&str]) -> Result<(String, Tensor), Failure> {
-        served(&format!("input `{}`", self.name), self.parameters.as_ref())?;
+        served(&format!("input `{}`", self.name), &self.parameters)?;
         let (dtype, shape) = (self.dtype()?, self.shape()?);
         let json = self.data(values).ok_or_else(|| {
             self.wrong(&"it has no `data`, and no bytes behind the JSON with a `binary_data_size`")
@@ -367,15 +368,15 @@ impl Request<'_> {
     /// The question with these inputs, and what is wanted.
     fn asks(self, inputs: Vec<(String, Tensor)>) -> Result<(Question, Wanted), Failure> {
         let of = "the request";
-        let binary = flag(of, BINARY_OUTPUT, self.parameters.as_ref())?.unwrap_or(false);
+        let binary = flag(of, BINARY_OUTPUT, &self.parameters)?.unwrap_or(false);
         let own = |(name, _): &(String, &RawValue)| name != BINARY_OUTPUT;
-        let parameters = self.parameters.unwrap_or_default().into_iter().filter(own);
+        let parameters = self.parameters.into_iter().filter(own);
         let parameters = parameters.map(|(name, value)| parameter(name, value));
         let outputs = self.outputs.unwrap_or_default().into_iter().map(|output| {
             let Output { name, parameters } = output;
             let of = format!("output `{name}`");
-            served(&of, parameters.as_ref())?;
-            let binary = flag(&of, BINARY, parameters.as_ref())?;
+            served(&of, &parameters)?;
+            let binary = flag(&of, BINARY, &parameters)?;
             Ok(WantedOutput { name, binary })
         });
         let wanted = Wanted::of(outputs.collect::<Result<_, Failure>>()?, binary)?;

@@ -6,6 +6,7 @@
 use memchr::{memchr2, memchr3};
 
 use crate::problem::Failure;
+use crate::protocol::arrays::blanks_end;
 
 /// The deepest nesting that is walked into outside of `data`; that of serde_json.
 const MAX_DEPTH: usize = 128;
@@ -83,12 +84,6 @@ pub fn skim(json: &str) -> Result<Skimmed<'_>, Failure> {
 
 fn torn() -> Failure {
     Failure::BadBody("not an inference request of the V2 protocol: a value breaks off".into())
-}
-
-fn blanks_end(bytes: &[u8], from: usize) -> usize {
-    let rest = bytes.get(from..).unwrap_or_default();
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    from + rest.iter().take_while(|byte| blank(byte)).count()
 }
 
 /// Behind the string that begins at `start`, or behind the text where it has no end.
