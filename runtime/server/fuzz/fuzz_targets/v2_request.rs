@@ -7,13 +7,23 @@
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use firebox_server::protocol::v2::decode_request;
 use libfuzzer_sys::fuzz_target;
+use tokio::runtime::{Builder, Runtime};
+
+/// What is left of a refused body is waited for, and so needs a clock.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime can be made")
+});
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((length, body)) = bytes.split_first_chunk::<2>() else {
         return;
     };
+    let _in_runtime = RUNTIME.enter();
     let length = usize::from(u16::from_le_bytes(*length));
     for length in [None, Some(length)] {
         if let Err(status) = decode_request(body.to_vec().into(), length) {
