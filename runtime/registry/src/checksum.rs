@@ -2,7 +2,7 @@
 //! nobody out: whoever can write to the data directory can write the records too.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,17 +17,10 @@ pub struct Checksum(u64);
 impl Checksum {
     /// Of what a file holds.
     pub(crate) fn of_file(path: &Path) -> io::Result<Checksum> {
-        let mut file = File::open(path)?;
+        let mut file = BufReader::with_capacity(AT_ONCE, File::open(path)?);
         let mut summing = Xxh3Default::new();
-        let mut buffer = vec![0; AT_ONCE];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(Checksum(summing.digest())),
-                Ok(count) => summing.update(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        io::copy(&mut file, &mut summing)?;
+        Ok(Checksum(summing.digest()))
     }
 }
 
