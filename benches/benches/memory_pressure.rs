@@ -15,7 +15,7 @@ const MB: usize = 1_000_000;
 const BUDGET: u64 = 512_000_000;
 /// What a server takes beside its budget: itself, what is under way of uploads and loads, and freed
 /// memory that is not given back yet.
-const BESIDE: u64 = 350_000_000;
+const BESIDE: u64 = 150_000_000;
 
 #[tokio::main]
 async fn main() -> ExitCode {

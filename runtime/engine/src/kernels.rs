@@ -18,6 +18,7 @@ mod tile;
 pub(crate) use activation::Activation;
 pub(crate) use conv::{Filters, Geometry, conv};
 pub(crate) use flex::{F32, elements, unary};
+pub(crate) use floats::Numbers;
 pub(crate) use gemm::{Bias, Left, Matrix, Packed, Right, gemm};
 pub(crate) use int8::{Int8, Int8Filters, filters_pay, pays as weights_pay};
 pub(crate) use lstm::Lstm;

@@ -13,9 +13,11 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::device;
+use bytes::Bytes;
+
 use crate::error::LoadError;
 use crate::graph::{Block, Node, Program, ValueId};
+use crate::kernels::Numbers;
 use crate::onnx;
 use crate::onnx::proto::{
     DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto,
@@ -321,16 +323,16 @@ impl Lowering<'_> {
             reason,
         };
         let (dtype, shape, data) = tensor.into_parts();
-        let tensor = Tensor::new(dtype, shape, self.copy(&data));
+        let tensor = Tensor::new(dtype, shape, Bytes::from_owner(self.copy(&data)));
         let tensor = tensor.map_err(|error| wrong(error.to_string()))?;
-        Value::upload(tensor, &device::cpu()).map_err(|error| wrong(error.to_string()))
+        Value::share(tensor).map_err(|error| wrong(error.to_string()))
     }
 
     /// Copies a weight piece by piece, so that file and copy are never both whole in memory.
-    fn copy(&self, data: &[u8]) -> Vec<u8> {
-        let mut copy = Vec::with_capacity(data.len());
-        for piece in data.chunks(PIECE) {
-            copy.extend_from_slice(piece);
+    fn copy(&self, data: &[u8]) -> Numbers<u8> {
+        let mut copy = Numbers::zeros(data.len());
+        for (to, piece) in copy.chunks_mut(PIECE).zip(data.chunks(PIECE)) {
+            to.copy_from_slice(piece);
             self.since.set(self.since.get() + piece.len());
             if self.since.get() >= PIECE {
                 self.since.set(0);

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_backend::tensor::IndexingUpdateOp;
 use burn_backend::{
-    BoolStore, DType as BurnType, Element, FloatDType, IntDType, Scalar, Shape, Slice, TensorData,
-    TensorMetadata, read_sync,
+    AllocationProperty, BoolStore, Bytes as BurnBytes, DType as BurnType, Element, FloatDType,
+    IntDType, Scalar, Shape, Slice, TensorData, TensorMetadata, read_sync,
 };
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use bytemuck::Pod;
@@ -81,7 +81,31 @@ impl Value {
                 .iter_mut()
                 .for_each(|byte| *byte = u8::from(*byte != 0));
         }
-        let data = TensorData::from_bytes_vec(bytes, Shape::from(shape), burn_type(dtype)?);
+        Self::from_bytes(dtype, shape, BurnBytes::from_bytes_vec(bytes), device)
+    }
+
+    /// Takes a host tensor that is read only, as a weight is: shares its memory where burn can
+    /// read that as it is. Writing to it would copy it first.
+    pub fn share(tensor: Tensor) -> Result<Self, OpError> {
+        let dtype = tensor.dtype();
+        let aligned = |size| tensor.data().as_ptr().addr().is_multiple_of(size);
+        let is_plain = !matches!(dtype, DType::Bool | DType::Bytes);
+        if !is_plain || !aligned(dtype.size().unwrap_or(1)) {
+            return Self::upload(tensor, &device::cpu());
+        }
+        let (dtype, shape, data) = tensor.into_parts();
+        check_size(dtype, &shape)?;
+        let bytes = BurnBytes::from_shared(data, AllocationProperty::Native);
+        Self::from_bytes(dtype, shape, bytes, &device::cpu())
+    }
+
+    fn from_bytes(
+        dtype: DType,
+        shape: Vec<usize>,
+        bytes: BurnBytes,
+        device: &DispatchDevice,
+    ) -> Result<Self, OpError> {
+        let data = TensorData::from_bytes(bytes, Shape::from(shape), burn_type(dtype)?);
         Ok(match dtype {
             DType::Bool => Self::Bool(bools(data, device)),
             DType::Narrow(narrow) => Self::Code(narrow, B::int_from_data(data, device)),

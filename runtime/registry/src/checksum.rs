@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::Digest;
 use crate::digest::AT_ONCE;
 
 /// The XXH3 of some bytes, of 64 bits.
@@ -21,6 +22,13 @@ impl Checksum {
         let mut summing = Xxh3Default::new();
         io::copy(&mut file, &mut summing)?;
         Ok(Checksum(summing.digest()))
+    }
+
+    /// The same beside the digest and the size of the file, which is read once for all of them.
+    pub(crate) fn beside_digest(path: &Path) -> io::Result<(Checksum, (Digest, u64))> {
+        let mut summing = Xxh3Default::new();
+        let digest = Digest::of_file_into(path, &mut summing)?;
+        Ok((Checksum(summing.digest()), digest))
     }
 }
 
@@ -38,8 +46,11 @@ mod tests {
             (vec![7; AT_ONCE + 1], 0xab4c_00b7_266d_df7e),
         ];
         for (content, expected) in known {
-            std::fs::write(&path, content).unwrap();
+            std::fs::write(&path, &content).unwrap();
             assert_eq!(Checksum::of_file(&path).unwrap(), Checksum(expected));
+            let digest = (Digest::of(&content), content.len() as u64);
+            let both = Checksum::beside_digest(&path).unwrap();
+            assert_eq!(both, (Checksum(expected), digest));
         }
     }
 }

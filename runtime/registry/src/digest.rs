@@ -34,8 +34,13 @@ impl Digest {
 
     /// Digests a file; also says how many bytes it holds.
     pub fn of_file(path: &Path) -> io::Result<(Digest, u64)> {
+        Self::of_file_into(path, io::sink())
+    }
+
+    /// The same, and writes what the file holds to `writer`.
+    pub(crate) fn of_file_into(path: &Path, writer: impl io::Write) -> io::Result<(Digest, u64)> {
         let mut file = BufReader::with_capacity(AT_ONCE, File::open(path)?);
-        let mut digesting = Digesting::new(io::sink());
+        let mut digesting = Digesting::new(writer);
         io::copy(&mut file, &mut digesting)?;
         Ok(digesting.finish())
     }

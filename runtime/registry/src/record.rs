@@ -38,11 +38,11 @@ impl StoredFile {
     /// # Errors
     /// Where it can't be read.
     pub fn of(path: &Path) -> io::Result<StoredFile> {
-        let (digest, bytes) = Digest::of_file(path)?;
+        let (checksum, (digest, bytes)) = Checksum::beside_digest(path)?;
         Ok(StoredFile {
             digest,
             bytes,
-            checksum: Some(Checksum::of_file(path)?),
+            checksum: Some(checksum),
         })
     }
 }
