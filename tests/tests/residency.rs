@@ -339,6 +339,26 @@ mod realtime {
     }
 
     #[tokio::test]
+    async fn a_change_of_a_policy_that_is_gone_loads_nothing() {
+        let server = Server::start().await;
+        server.deploy("net", &bundle(4096, 0, "")).await;
+        server
+            .deploy("net", &bundle(QUARTERS_5, 10, REALTIME))
+            .await;
+        until(&server, "net", 2, "cold").await;
+        let loads = server.metric("firebox_model_loads_total", &[]).await;
+        let change = server
+            .request(Method::PUT, "/v1/functions/net/traffic")
+            .header("if-match", "\"7\"")
+            .json(&json!({"weights": {"2": 10_000}}));
+        firebox_tests::client::send(change)
+            .await
+            .refused(412, &["revision"]);
+        let after = server.metric("firebox_model_loads_total", &[]).await;
+        assert_eq!(after, loads);
+    }
+
+    #[tokio::test]
     async fn a_rollout_begins_when_its_version_is_there() {
         let server = Server::start().await;
         server.deploy("net", &bundle(4096, 0, "")).await;

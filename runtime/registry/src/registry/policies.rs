@@ -69,6 +69,14 @@ impl Registry {
         self.kept_policy(&record, revision)
     }
 
+    /// Whether a change with this `if_match` would be stale by now.
+    ///
+    /// # Errors
+    /// [`RegistryError::StalePolicy`] where it isn't the revision of the present policy.
+    pub fn is_current(&self, function: &FunctionName, if_match: Option<Revision>) -> Result<()> {
+        check_revision(&self.function(function)?, if_match)
+    }
+
     /// Replaces a function's policy: the weights add up to 10,000, and every version that it names
     /// exists. Shares of 0 are dropped. A policy that says what the present one says changes
     /// nothing. Gives the policy as it is kept.

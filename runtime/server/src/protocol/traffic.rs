@@ -77,6 +77,12 @@ pub async fn set_traffic(
     let form = "a traffic policy like {\"weights\": {\"1\": 9000, \"2\": 1000}, \
                 \"labels\": {\"stable\": 1}}";
     let policy: Policy = object(&body, form)?;
+    // What is stale already loads nothing; what becomes so meanwhile is refused below.
+    let of = name.clone();
+    let current = blocking_read(&app, move |app| app.registry.is_current(&of, if_match));
+    if let Err(failure) = current.await {
+        return counted(&app, Err(failure), false);
+    }
     let ready = realtime::before(&app, &name, &policy).await;
     let _ready = ready.inspect_err(|_| app.metrics.policies_refused.increment(1))?;
     let set = write(&app, name, move |app, name| {
