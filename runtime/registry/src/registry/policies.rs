@@ -69,11 +69,11 @@ impl Registry {
         self.kept_policy(&record, revision)
     }
 
-    /// Whether a change with this `if_match` would be stale by now.
+    /// Refuses a change whose `if_match` is stale by now.
     ///
     /// # Errors
     /// [`RegistryError::StalePolicy`] where it isn't the revision of the present policy.
-    pub fn is_current(&self, function: &FunctionName, if_match: Option<Revision>) -> Result<()> {
+    pub fn check_current(&self, function: &FunctionName, if_match: Option<Revision>) -> Result<()> {
         check_revision(&self.function(function)?, if_match)
     }
 

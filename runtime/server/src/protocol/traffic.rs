@@ -79,7 +79,7 @@ pub async fn set_traffic(
     let policy: Policy = object(&body, form)?;
     // What is stale already loads nothing; what becomes so meanwhile is refused below.
     let of = name.clone();
-    let current = blocking_read(&app, move |app| app.registry.is_current(&of, if_match));
+    let current = blocking_read(&app, move |app| app.registry.check_current(&of, if_match));
     if let Err(failure) = current.await {
         return counted(&app, Err(failure), false);
     }

@@ -1,6 +1,6 @@
 //! Which version a request gets.
 
-use firebox_registry::Split;
+use firebox_registry::{Kind, Split, StoredFile, VersionRecord};
 use proptest::prelude::*;
 
 use super::*;
