@@ -67,6 +67,7 @@ async fn each_line_gets_the_answer_that_an_invoke_gets() {
     assert_eq!(job["version"], 1);
     let counts = ["items", "succeeded", "failed", "progress"].map(|member| job[member].clone());
     assert_eq!(counts, [json!(300), json!(300), json!(0), json!(1.0)]);
+    assert!(job["input_bytes"].as_u64() >= Some(lines(300).len() as u64));
     let results = server.results(&id).await;
     assert_eq!(results.len(), 300);
     for (item, result) in results {
@@ -138,6 +139,12 @@ async fn requests_of_v2_are_answered_as_v2_answers() {
     send(request.body("{}"))
         .await
         .refused(400, &["X-Firebox-Protocol", "v2"]);
+    let request = server
+        .request(Method::POST, "/v1/functions/adder/jobs?mode=echo")
+        .header("x-firebox-protocol", "v2");
+    send(request.body("{}"))
+        .await
+        .refused(400, &["`mode`", "`parameters` of each item"]);
 }
 
 #[tokio::test]

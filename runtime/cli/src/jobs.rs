@@ -86,8 +86,13 @@ struct SubmitArgs {
     /// Ask the version that this label names now
     #[arg(long)]
     label: Option<Label>,
-    /// A parameter, sent with each item
-    #[arg(long = "param", short = 'p', value_name = "KEY=VALUE")]
+    /// A parameter, sent with each item; requests of --v2 have their own
+    #[arg(
+        long = "param",
+        short = 'p',
+        value_name = "KEY=VALUE",
+        conflicts_with = "v2"
+    )]
     parameters: Vec<Parameter>,
     /// How often an item is tried before it counts as failed
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]

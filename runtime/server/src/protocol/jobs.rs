@@ -58,6 +58,9 @@ pub struct JobInfo {
     /// How many items it has.
     #[schema(example = 1000)]
     items: u64,
+    /// How large they are, as they are kept.
+    #[schema(example = 65536)]
+    input_bytes: u64,
     /// Items with an answer.
     succeeded: u64,
     /// Items with an error.
@@ -94,6 +97,7 @@ impl From<Status> for JobInfo {
             state: record.state,
             reason: record.reason,
             items: record.items,
+            input_bytes: record.input_bytes,
             succeeded: record.progress.succeeded,
             failed: record.progress.failed,
             progress: finished / record.items.max(1) as f64,
@@ -255,10 +259,19 @@ fn asked(
     let selector = selector(path?, headers)?;
     let version = app.routing.table().resolve(function, &selector, &caller)?;
     version.takes_tensors()?;
+    let protocol = protocol(headers)?;
+    if protocol == JobProtocol::V2
+        && let Some((name, _)) = parameters.first()
+    {
+        return Err(Failure::BadRequest(format!(
+            "the query has `{name}`, but requests of the V2 protocol have parameters of their own; \
+             put it into the `parameters` of each item"
+        )));
+    }
     Ok(NewJob {
         function: version.record.function.clone(),
         version: version.record.number,
-        protocol: protocol(headers)?,
+        protocol,
         parameters,
         items: 0,
         input_bytes: 0,
