@@ -1,7 +1,8 @@
 //! An inference with 1 MB of floats by the Open Inference Protocol, as JSON and as bytes, over HTTP:
 //! of a model that gives as much back, of one that gives eight numbers back, and of a real one that
 //! looks at two pictures. One caller, one kept connection, in turns; requests are made beforehand, and
-//! answers are read and not decoded.
+//! answers are read and not decoded. Beside them, what no server gets around that takes JSON: that
+//! this text comes over a connection, and that its numbers are read.
 
 #![allow(
     clippy::indexing_slicing,
@@ -9,12 +10,20 @@
     reason = "a benchmark ends by panicking"
 )]
 
+use std::convert::Infallible;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use firebox_benches::{Series, Spread};
 use firebox_tests::{Bundle, Server, guests, onnx};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use reqwest::{Client, Method, Request};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 const ROUNDS: usize = 7;
 const CALLS: usize = 60;
@@ -31,6 +40,7 @@ async fn main() {
     let pages = Bundle::of_model(guests::model("orientation", "orientation.onnx"));
     server.deploy("pages", &pages).await;
     let client = Client::builder().no_proxy().build().unwrap();
+    let reader = reader().await;
     for (function, shape, what) in [
         ("adder", vec![FLOATS], "1 MiB in, 1 MiB out"),
         ("ranker", vec![1, FLOATS], "1 MiB in, 8 numbers out"),
@@ -41,9 +51,13 @@ async fn main() {
         ),
     ] {
         let (json, bytes) = requests(&server, function, &shape);
-        let mut rounds: [Vec<Series>; 2] = Default::default();
+        let mut dropped = json.try_clone().unwrap();
+        dropped.url_mut().set_port(Some(reader)).unwrap();
+        let numbers = numbers(&json);
+        let mut rounds: [Vec<Series>; 4] = Default::default();
         for _ in 0..ROUNDS {
-            for (request, rounds) in [&json, &bytes].into_iter().zip(&mut rounds) {
+            let [calls @ .., parses] = &mut rounds;
+            for (request, rounds) in [&json, &bytes, &dropped].into_iter().zip(calls) {
                 call(&client, request).await;
                 let mut times = Vec::with_capacity(CALLS);
                 for _ in 0..CALLS {
@@ -51,16 +65,58 @@ async fn main() {
                 }
                 rounds.push(Series::new(times));
             }
+            parses.push(Series::new((0..CALLS).map(|_| parse(numbers)).collect()));
         }
-        let [json, bytes] = rounds;
+        let [json, bytes, dropped, parsed] = rounds;
         println!("{what}");
         println!("  as JSON    {}", json[ROUNDS / 2]);
         println!("  as bytes   {}", bytes[ROUNDS / 2]);
-        println!(
-            "  JSON takes {} times as long",
-            Spread::of_ratio(&json, &bytes)
-        );
+        for (what, times) in [
+            ("JSON takes", json),
+            ("sending the text to a server that drops it takes", dropped),
+            ("reading its numbers by serde_json takes", parsed),
+        ] {
+            let ratio = Spread::of_ratio(&times, &bytes);
+            println!("  {what} {ratio} times as long as bytes");
+        }
     }
+}
+
+/// The port of a server that reads what it is sent, keeps nothing and answers with nothing.
+async fn reader() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = async |mut request: hyper::Request<Incoming>| {
+        while let Some(frame) = request.frame().await {
+            frame.unwrap();
+        }
+        Ok::<_, Infallible>(hyper::Response::new(Empty::<Bytes>::new()))
+    };
+    tokio::spawn(async move {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            let serve = http1::Builder::new();
+            let serve = serve.serve_connection(TokioIo::new(connection), service_fn(answer));
+            tokio::spawn(serve);
+        }
+    });
+    port
+}
+
+/// The array of numbers in a request.
+fn numbers(request: &Request) -> &[u8] {
+    let text = request.body().unwrap().as_bytes().unwrap();
+    let data = b"\"data\":";
+    let at = text.windows(data.len()).position(|part| part == data);
+    let (_, array) = text.split_at(at.unwrap() + data.len());
+    let end = array.iter().position(|byte| *byte == b']').unwrap();
+    &array[..=end]
+}
+
+fn parse(numbers: &[u8]) -> Duration {
+    let began = Instant::now();
+    black_box(serde_json::from_slice::<Vec<f32>>(numbers).unwrap());
+    began.elapsed()
 }
 
 /// The same inference as JSON and as bytes.

@@ -8,6 +8,7 @@
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::problem::Failure;
@@ -84,6 +85,9 @@ impl Pieces {
         let mut pieces = Vec::new();
         while self.more().await? {
             if pieces.is_empty() {
+                let promised = usize::try_from(self.body.size_hint().lower());
+                let promised = promised.unwrap_or(usize::MAX).min(ON_A_PROMISE);
+                pieces.reserve_exact(whole.len() + self.frame.len() + promised);
                 pieces.extend_from_slice(&whole);
                 whole = Bytes::new();
             }
