@@ -108,12 +108,14 @@ fn tensor(value: &Value, data: &Bytes) -> Option<Tensor> {
 
 fn run(case: &Case, data: &Bytes, options: &Options) -> (Outcome, String) {
     match Model::load(bytes(data, case.model), options) {
-        Ok(model) => run_sets(&model, case, data),
+        Ok(model) => run_sets(&model, case, data, 0.0),
         Err(error) => (Outcome::Refused, error.to_string()),
     }
 }
 
-fn run_sets(model: &Model, case: &Case, data: &Bytes) -> (Outcome, String) {
+/// Runs a case, with a relative error of at least `tolerance` allowed.
+fn run_sets(model: &Model, case: &Case, data: &Bytes, tolerance: f64) -> (Outcome, String) {
+    let rtol = case.rtol.max(tolerance);
     for set in &case.sets {
         let inputs: Option<Vec<_>> = set
             .inputs
@@ -136,7 +138,7 @@ fn run_sets(model: &Model, case: &Case, data: &Bytes) -> (Outcome, String) {
                 let Some(wanted) = tensor(value, data) else {
                     return (Outcome::Refused, format!("output `{name}` is no tensor"));
                 };
-                if let Err(difference) = compare(&wanted, found, case) {
+                if let Err(difference) = compare(&wanted, found, rtol, case.atol) {
                     return (Outcome::Failed, format!("{round}: {name}: {difference}"));
                 }
             }
@@ -146,7 +148,7 @@ fn run_sets(model: &Model, case: &Case, data: &Bytes) -> (Outcome, String) {
 }
 
 /// As the backend tests compare: floats within tolerances, anything else exactly.
-fn compare(wanted: &Tensor, found: &Tensor, case: &Case) -> Result<(), String> {
+fn compare(wanted: &Tensor, found: &Tensor, rtol: f64, atol: f64) -> Result<(), String> {
     if wanted.dtype() != found.dtype() || wanted.shape() != found.shape() {
         return Err(format!(
             "expected {} {:?}, found {} {:?}",
@@ -168,7 +170,7 @@ fn compare(wanted: &Tensor, found: &Tensor, case: &Case) -> Result<(), String> {
     for (at, (&e, &g)) in expected.iter().zip(&got).enumerate() {
         let near = e == g
             || e.is_nan() && g.is_nan()
-            || e.is_finite() && (e - g).abs() <= case.atol + case.rtol * e.abs();
+            || e.is_finite() && (e - g).abs() <= atol + rtol * e.abs();
         if !near {
             return Err(format!("element {at}: expected {e}, found {g}"));
         }
@@ -340,24 +342,27 @@ fn most_backend_tests_pass_on_a_gpu() {
         threads: None,
         ..Options::default()
     };
-    let ((cases, data), only, known) = (cases(), only(), known());
+    let ((mut cases, data), only, known) = (cases(), only(), known());
+    cases.retain(|case| {
+        only.as_ref().is_none_or(|text| case.name.contains(text)) && is_common(case, &data)
+    });
+    // One case waits for its kernels to be compiled while another one runs.
+    let threads = std::thread::available_parallelism().unwrap().get().min(4);
+    let share = &|first| {
+        let cases = cases.iter().skip(first).step_by(threads);
+        let ran = cases.map(|case| (case, run_on_gpu(case, &data, &options)));
+        ran.collect::<Vec<_>>()
+    };
+    let ran = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|first| scope.spawn(move || share(first)))
+            .collect();
+        let shares = threads.into_iter().map(|thread| thread.join().unwrap());
+        shares.flatten().collect::<Vec<_>>()
+    });
     let mut counts = Counts::new();
     let (mut fell, mut whole) = (BTreeMap::<String, usize>::new(), 0);
-    for mut case in cases {
-        if only.as_ref().is_some_and(|text| !case.name.contains(text)) || !is_common(&case, &data) {
-            continue;
-        }
-        case.rtol = case.rtol.max(GPU_TOLERANCE);
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            let model = Model::load(bytes(&data, case.model), &options);
-            let model = model.map_err(|error| (Outcome::Refused, error.to_string()));
-            match model {
-                Ok(model) => (run_sets(&model, &case, &data), model.fallbacks()),
-                Err(refused) => (refused, 0),
-            }
-        }));
-        let escaped = ((Outcome::Panicked, "a panic escaped".into()), 0);
-        let ((outcome, said), fallbacks) = ran.unwrap_or(escaped);
+    for (case, ((outcome, said), fallbacks)) in ran {
         *counts.entry(outcome).or_default() += 1;
         if fallbacks > 0 {
             *fell.entry(case.operator.clone()).or_default() += 1;
@@ -378,6 +383,21 @@ fn most_backend_tests_pass_on_a_gpu() {
         "{} of {all} passed",
         of(Outcome::Passed)
     );
+}
+
+/// What became of a case on a GPU, and how many of its nodes fell back to the processor.
+#[cfg(feature = "wgpu")]
+fn run_on_gpu(case: &Case, data: &Bytes, options: &Options) -> ((Outcome, String), usize) {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        match Model::load(bytes(data, case.model), options) {
+            Ok(model) => (
+                run_sets(&model, case, data, GPU_TOLERANCE),
+                model.fallbacks(),
+            ),
+            Err(error) => ((Outcome::Refused, error.to_string()), 0),
+        }
+    }));
+    ran.unwrap_or(((Outcome::Panicked, "a panic escaped".into()), 0))
 }
 
 /// Whether all tensors of a case are of [`GPU_TYPES`].
